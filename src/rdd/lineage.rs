@@ -1,0 +1,67 @@
+//! Walking a lineage: running the map sides that a stage needs, and showing it.
+
+use std::collections::HashSet;
+use std::fmt::Write;
+
+use crate::error::Result;
+use crate::exec::Executor;
+use crate::rdd::{Lineage, Parent, Rdd, Record};
+
+/// Runs the shuffles that `node` reads, those furthest up first. An explicit stack: lineages may be deeper
+/// than a thread's stack allows.
+pub(crate) fn prepare(executor: &Executor, node: &dyn Lineage) -> Result<()> {
+    let mut seen = HashSet::new();
+    let mut pending = node.parents();
+    let mut shuffles = Vec::new();
+    while let Some(parent) = pending.pop() {
+        let next = match &parent {
+            Parent::Narrow(node) => node.clone(),
+            Parent::Wide(shuffle) => shuffle.parent(),
+        };
+        if let Parent::Wide(shuffle) = parent {
+            shuffles.push(shuffle);
+        }
+        if seen.insert(next.info().id) {
+            pending.extend(next.parents());
+        }
+    }
+    shuffles.iter().rev().try_for_each(|shuffle| shuffle.prepare(executor))
+}
+
+impl<T: Record> Rdd<T> {
+    /// The lineage as text: this RDD first, what it is made from below it, indented where a stage ends at a
+    /// shuffle.
+    ///
+    /// ```
+    /// # millpond::doc::run_batch(["a"], |lines| {
+    /// let counts = lines.map(|line| (line, 1u64)).reduce_by_key(|a, b| a + b);
+    /// let shown = counts.to_debug_string();
+    /// assert!(shown.contains("reduce_by_key"), "{shown}");
+    /// assert!(shown.contains("+- shuffle"), "{shown}");
+    /// # Ok(()) });
+    /// ```
+    pub fn to_debug_string(&self) -> String {
+        let mut shown = String::new();
+        let mut pending: Vec<(usize, Parent)> = vec![(0, Parent::Narrow(self.node.clone()))];
+        while let Some((depth, parent)) = pending.pop() {
+            let indent = " ".repeat(depth * 3);
+            let (depth, node) = match parent {
+                Parent::Narrow(node) => (depth, node),
+                Parent::Wide(shuffle) => {
+                    // Writing to a string cannot fail.
+                    let _ = writeln!(shown, "{indent}+- shuffle {}", shuffle.describe());
+                    (depth + 1, shuffle.parent())
+                }
+            };
+            let info = node.info();
+            let indent = " ".repeat(depth * 3);
+            let _ = writeln!(
+                shown,
+                "{indent}({}) {} [{}]{}",
+                info.partitions, info.operation, info.id, info.detail
+            );
+            pending.extend(node.parents().into_iter().rev().map(|parent| (depth, parent)));
+        }
+        shown
+    }
+}

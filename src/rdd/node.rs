@@ -1,0 +1,189 @@
+//! What an RDD is underneath: its description, its dependencies, and how one partition is computed.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::exec::{Executor, TaskContext};
+use crate::rdd::{Rdd, Record};
+
+/// Records move in chunks of this many, so that a virtual call is paid once per chunk and a chunk stays in
+/// the first-level cache.
+pub(crate) const CHUNK_RECORDS: usize = 512;
+
+/// Takes chunks of records; what it leaves in a chunk is dropped.
+pub(crate) type Chunks<'a, T> = dyn FnMut(&mut Vec<T>) -> Result<()> + 'a;
+
+/// The description of a node.
+#[derive(Clone, Debug)]
+pub(crate) struct NodeInfo {
+    pub(crate) id: u64,
+    pub(crate) operation: &'static str,
+    /// What else there is to say, empty for nothing.
+    pub(crate) detail: String,
+    pub(crate) partitions: usize,
+}
+
+impl NodeInfo {
+    pub(crate) fn new(executor: &Executor, operation: &'static str, partitions: usize) -> Self {
+        NodeInfo { id: executor.next_rdd_id(), operation, detail: String::new(), partitions }
+    }
+}
+
+/// The part of a node that does not depend on its record type.
+pub(crate) trait Lineage: Send + Sync {
+    fn info(&self) -> &NodeInfo;
+
+    fn parents(&self) -> Vec<Parent>;
+}
+
+/// An edge of a lineage.
+pub(crate) enum Parent {
+    Narrow(Arc<dyn Lineage>),
+    Wide(Arc<dyn WideDependency>),
+}
+
+/// A shuffle, seen from the stage that reads it.
+pub(crate) trait WideDependency: Send + Sync {
+    /// Runs the map side unless its output is there.
+    fn prepare(&self, executor: &Executor) -> Result<()>;
+
+    /// What is shuffled.
+    fn parent(&self) -> Arc<dyn Lineage>;
+
+    fn describe(&self) -> String;
+}
+
+/// A node of a lineage with records of type `T`.
+pub(crate) trait RddNode<T>: Lineage {
+    /// Pushes the records of one partition, always the same in the same order.
+    fn compute(&self, task: &TaskContext, partition: usize, out: &mut Chunks<'_, T>) -> Result<()>;
+
+    /// For pairs that are partitioned by key already: an `Arc<dyn KeyedNode<V>>`, so that what follows needs
+    /// no shuffle of its own.
+    fn keyed(&self) -> Option<Box<dyn Any>> {
+        None
+    }
+
+    /// Drops what is cached of a partition.
+    fn uncache(&self, _partition: usize) {}
+}
+
+/// Takes the records that a closure makes out of one, without an allocation for each.
+///
+/// ```
+/// # millpond::doc::run_batch(["to be or not to be"], |lines| {
+/// let words = lines.flat_map(|line, out| {
+///     for word in line.words() {
+///         out.emit(word);
+///     }
+/// });
+/// assert_eq!(words.count()?, 6);
+/// # Ok(()) });
+/// ```
+pub struct Emitter<'a, T> {
+    chunk: Vec<T>,
+    out: &'a mut Chunks<'a, T>,
+    failed: Option<Error>,
+}
+
+impl<T> std::fmt::Debug for Emitter<'_, T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Emitter({} waiting)", self.chunk.len())
+    }
+}
+
+impl<'a, T> Emitter<'a, T> {
+    pub(crate) fn new(out: &'a mut Chunks<'a, T>) -> Self {
+        Emitter { chunk: Vec::with_capacity(CHUNK_RECORDS), out, failed: None }
+    }
+
+    /// Hands a record on.
+    #[inline]
+    pub fn emit(&mut self, record: T) {
+        self.chunk.push(record);
+        if self.chunk.len() == CHUNK_RECORDS {
+            self.flush();
+        }
+    }
+
+    #[cold]
+    fn flush(&mut self) {
+        if self.failed.is_none() {
+            self.failed = (self.out)(&mut self.chunk).err();
+        }
+        self.chunk.clear();
+    }
+
+    /// Whether what follows failed, so that there is no use in going on.
+    pub(crate) fn check(&mut self) -> Result<()> {
+        self.failed.take().map_or(Ok(()), Err)
+    }
+
+    pub(crate) fn finish(mut self) -> Result<()> {
+        if !self.chunk.is_empty() {
+            self.flush();
+        }
+        self.check()
+    }
+}
+
+/// Computes one partition from the same partition of the parent.
+type Transform<P, T> =
+    dyn Fn(&TaskContext, usize, &dyn RddNode<P>, &mut Emitter<'_, T>) -> Result<()> + Send + Sync;
+
+struct NarrowNode<P, T> {
+    info: NodeInfo,
+    parent: Arc<dyn RddNode<P>>,
+    transform: Box<Transform<P, T>>,
+}
+
+impl<P: Record, T: Record> Lineage for NarrowNode<P, T> {
+    fn info(&self) -> &NodeInfo {
+        &self.info
+    }
+
+    fn parents(&self) -> Vec<Parent> {
+        vec![Parent::Narrow(self.parent.clone())]
+    }
+}
+
+impl<P: Record, T: Record> RddNode<T> for NarrowNode<P, T> {
+    fn compute(&self, task: &TaskContext, partition: usize, out: &mut Chunks<'_, T>) -> Result<()> {
+        let mut forward = |chunk: &mut Vec<T>| out(chunk);
+        let mut emitter = Emitter::new(&mut forward);
+        (self.transform)(task, partition, &*self.parent, &mut emitter)?;
+        emitter.finish()
+    }
+}
+
+impl<P: Record> Rdd<P> {
+    /// An RDD whose partitions are each made from the same partition of this one. The transform is a
+    /// virtual call per partition; the loop inside it is compiled for its closure.
+    pub(crate) fn narrow<T: Record>(
+        &self,
+        operation: &'static str,
+        transform: impl Fn(&TaskContext, usize, &dyn RddNode<P>, &mut Emitter<'_, T>) -> Result<()>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Rdd<T> {
+        let info = NodeInfo::new(&self.executor, operation, self.partitions());
+        let node = NarrowNode { info, parent: self.node.clone(), transform: Box::new(transform) };
+        Rdd::new(&self.executor, node)
+    }
+
+    /// The same where each chunk of records is transformed on its own.
+    pub(crate) fn by_chunk<T: Record>(
+        &self,
+        operation: &'static str,
+        each: impl Fn(&mut Vec<P>, &mut Emitter<'_, T>) + Send + Sync + 'static,
+    ) -> Rdd<T> {
+        self.narrow(operation, move |task, partition, parent, out| {
+            parent.compute(task, partition, &mut |chunk| {
+                each(chunk, out);
+                out.check()
+            })
+        })
+    }
+}

@@ -1,0 +1,86 @@
+use std::any::Any;
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::exec::TaskContext;
+use crate::rdd::shuffle::{GroupedByKey, Keep, KeyedNode, Shuffle, decode_key, groups_of_partition};
+use crate::rdd::{Chunks, Emitter, Lineage, NodeInfo, Parent, Rdd, RddNode, Record, WideDependency};
+use crate::record::{Data, Key};
+
+/// Makes the records of one key group.
+type EachGroup<T> = dyn Fn(usize, &mut Emitter<'_, T>) -> Result<()> + Send + Sync;
+
+/// The reduce side of shuffles: a partition is the key groups it owns, one after the other.
+pub(crate) struct GroupsNode<T> {
+    info: NodeInfo,
+    dependencies: Vec<Arc<dyn WideDependency>>,
+    each_group: Box<EachGroup<T>>,
+    /// An `Arc<dyn KeyedNode<V>>` where the records are pairs that stay partitioned by key.
+    keyed: Box<dyn Fn() -> Option<Box<dyn Any>> + Send + Sync>,
+}
+
+impl<T: Record> GroupsNode<T> {
+    pub(crate) fn new(
+        info: NodeInfo,
+        dependencies: Vec<Arc<dyn WideDependency>>,
+        each_group: impl Fn(usize, &mut Emitter<'_, T>) -> Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        GroupsNode { info, dependencies, each_group: Box::new(each_group), keyed: Box::new(|| None) }
+    }
+}
+
+impl<K: Key, V: Data> GroupsNode<(K, V)> {
+    /// Every (key, value) pair of a keyed node.
+    pub(crate) fn of_pairs(info: NodeInfo, keyed: Arc<dyn KeyedNode<V>>) -> Self {
+        let pairs = keyed.clone();
+        let mut node = GroupsNode::new(info, keyed.dependencies(), move |group, out| {
+            let grouped = pairs.grouped(group)?;
+            for at in 0..grouped.keys.len() {
+                let key: K = decode_key(grouped.keys.key(at))?;
+                grouped.values(at).iter().for_each(|value| out.emit((key.clone(), value.clone())));
+            }
+            out.check()
+        });
+        node.keyed = Box::new(move || Some(Box::new(keyed.clone())));
+        node
+    }
+}
+
+impl<T: Record> Lineage for GroupsNode<T> {
+    fn info(&self) -> &NodeInfo {
+        &self.info
+    }
+
+    fn parents(&self) -> Vec<Parent> {
+        self.dependencies.iter().map(|shuffle| Parent::Wide(shuffle.clone())).collect()
+    }
+}
+
+impl<T: Record> RddNode<T> for GroupsNode<T> {
+    fn compute(&self, _: &TaskContext, partition: usize, out: &mut Chunks<'_, T>) -> Result<()> {
+        let mut forward = |chunk: &mut Vec<T>| out(chunk);
+        let mut emitter = Emitter::new(&mut forward);
+        for group in groups_of_partition(partition, self.info.partitions) {
+            (self.each_group)(group, &mut emitter)?;
+        }
+        emitter.finish()
+    }
+
+    fn keyed(&self) -> Option<Box<dyn Any>> {
+        (self.keyed)()
+    }
+}
+
+impl<K: Key, V: Data> Rdd<(K, V)> {
+    /// The pairs by key group: those that are partitioned by key already as they are, others through a
+    /// shuffle for `operation`.
+    pub(crate) fn keyed(&self, operation: &'static str) -> Arc<dyn KeyedNode<V>> {
+        let partitioned = self.node.keyed().and_then(|keyed| keyed.downcast::<Arc<dyn KeyedNode<V>>>().ok());
+        match partitioned {
+            Some(keyed) => *keyed,
+            None => {
+                Arc::new(GroupedByKey { shuffle: Shuffle::new(operation, Keep { input: self.node.clone() }) })
+            }
+        }
+    }
+}

@@ -1,0 +1,18 @@
+use crate::rdd::{Rdd, Record};
+
+impl<T: Record> Rdd<T> {
+    /// Each record turned into another. Lazy, narrow; a replay calls `each` again.
+    ///
+    /// ```
+    /// # millpond::doc::run_batch(["a", "bcd"], |lines| {
+    /// assert_eq!(lines.map(|line| line.len()).collect()?, [1, 3]);
+    /// # Ok(()) });
+    /// ```
+    pub fn map<U: Record>(&self, each: impl Fn(T) -> U + Send + Sync + 'static) -> Rdd<U> {
+        self.by_chunk("map", move |chunk, out| {
+            for record in chunk.drain(..) {
+                out.emit(each(record));
+            }
+        })
+    }
+}

@@ -1,0 +1,31 @@
+use std::sync::Arc;
+
+use crate::rdd::ops::keyed::GroupsNode;
+use crate::rdd::shuffle::{KeyedNode, MappedValues};
+use crate::rdd::{NodeInfo, Rdd};
+use crate::record::{Data, Key};
+
+impl<K: Key, V: Data> Rdd<(K, V)> {
+    /// Each value turned into another, the key kept. Lazy, narrow; pairs that are partitioned by key stay
+    /// so, and a following keyed operation needs no shuffle.
+    ///
+    /// ```
+    /// # millpond::doc::run_batch(["a"], |lines| {
+    /// let pairs = lines.map(|line| (line, 20u64)).map_values(|value| value + 1);
+    /// assert_eq!(pairs.collect()?, [("a".into(), 21)]);
+    /// # Ok(()) });
+    /// ```
+    pub fn map_values<W: Data>(&self, each: impl Fn(V) -> W + Send + Sync + 'static) -> Rdd<(K, W)> {
+        let partitioned = self.node.keyed().and_then(|keyed| keyed.downcast::<Arc<dyn KeyedNode<V>>>().ok());
+        let Some(parent) = partitioned else {
+            return self.by_chunk("map_values", move |chunk, out| {
+                for (key, value) in chunk.drain(..) {
+                    out.emit((key, each(value)));
+                }
+            });
+        };
+        let info = NodeInfo::new(&self.executor, "map_values", self.partitions());
+        let keyed = MappedValues { parent: *parent, each: Arc::new(each) };
+        Rdd::new(&self.executor, GroupsNode::of_pairs(info, Arc::new(keyed)))
+    }
+}

@@ -1,0 +1,127 @@
+//! A hash index over byte keys that share one arena; entries keep the order in which they came.
+//!
+//! Everything keyed rests on it: map-side combining, grouping, joins and live state. The hash comes with
+//! the key and is never computed again; a lookup touches no allocation of its own.
+
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+
+use crate::record::key::KeyHash;
+
+/// Distinct keys, numbered from 0 in the order of their first insertion.
+#[derive(Debug, Default)]
+pub(crate) struct KeyTable {
+    index: HashTable<u32>,
+    hashes: Vec<KeyHash>,
+    ends: Vec<u32>,
+    bytes: Vec<u8>,
+}
+
+impl KeyTable {
+    pub(crate) fn with_capacity(keys: usize) -> Self {
+        KeyTable {
+            index: HashTable::with_capacity(keys),
+            hashes: Vec::with_capacity(keys),
+            ends: Vec::with_capacity(keys),
+            bytes: Vec::new(),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.hashes.len()
+    }
+
+    /// Whether no more keys of this length fit: numbers and offsets are 32 bits wide.
+    fn is_full_for(&self, key: &[u8]) -> bool {
+        self.bytes.len() + key.len() > u32::MAX as usize || self.len() >= u32::MAX as usize
+    }
+
+    #[inline]
+    pub(crate) fn hash(&self, at: usize) -> KeyHash {
+        self.hashes[at]
+    }
+
+    #[inline]
+    pub(crate) fn key(&self, at: usize) -> &[u8] {
+        key_at(&self.ends, &self.bytes, at)
+    }
+
+    #[inline]
+    pub(crate) fn find(&self, hash: KeyHash, key: &[u8]) -> Option<usize> {
+        let found = self.index.find(hash, |&at| {
+            self.hashes[at as usize] == hash && key_at(&self.ends, &self.bytes, at as usize) == key
+        });
+        found.map(|&at| at as usize)
+    }
+
+    /// The number of `key`, and whether it is new.
+    ///
+    /// # Panics
+    /// When the table would outgrow 2^32 keys or 4 GiB of key bytes.
+    #[inline]
+    pub(crate) fn find_or_insert(&mut self, hash: KeyHash, key: &[u8]) -> (usize, bool) {
+        let (hashes, ends, bytes) = (&self.hashes, &self.ends, &self.bytes);
+        let same = |&at: &u32| hashes[at as usize] == hash && key_at(ends, bytes, at as usize) == key;
+        match self.index.entry(hash, same, |&at| hashes[at as usize]) {
+            Entry::Occupied(entry) => (*entry.get() as usize, false),
+            Entry::Vacant(entry) => {
+                let at = self.hashes.len();
+                entry.insert(at as u32);
+                assert!(
+                    !self.is_full_for(key),
+                    "a key table holds at most 2^32 keys and 4 GiB of their bytes"
+                );
+                self.hashes.push(hash);
+                self.bytes.extend_from_slice(key);
+                self.ends.push(self.bytes.len() as u32);
+                (at, true)
+            }
+        }
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (KeyHash, &[u8])> {
+        (0..self.len()).map(|at| (self.hash(at), self.key(at)))
+    }
+
+    /// Bytes of memory held.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.index.allocation_size()
+            + self.hashes.capacity() * 8
+            + self.ends.capacity() * 4
+            + self.bytes.capacity()
+    }
+}
+
+#[inline]
+fn key_at<'a>(ends: &[u32], bytes: &'a [u8], at: usize) -> &'a [u8] {
+    let start = if at == 0 { 0 } else { ends[at - 1] as usize };
+    &bytes[start..ends[at] as usize]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    proptest! {
+        /// Hashes of three values only, so that nearly every probe meets a colliding key.
+        #[test]
+        fn it_numbers_keys_like_a_map_does(keys in prop::collection::vec((0u64..3, "[a-c]{0,3}"), 0..200)) {
+            let mut table = KeyTable::default();
+            let mut model = BTreeMap::new();
+            for (hash, key) in &keys {
+                let fresh = model.len();
+                let expected = *model.entry((*hash, key.clone())).or_insert(fresh);
+                let (at, new) = table.find_or_insert(*hash, key.as_bytes());
+                prop_assert_eq!((at, new), (expected, expected == fresh));
+                prop_assert_eq!((table.hash(at), table.key(at)), (*hash, key.as_bytes()));
+            }
+            prop_assert_eq!(table.len(), model.len());
+            for ((hash, key), at) in &model {
+                prop_assert_eq!(table.find(*hash, key.as_bytes()), Some(*at));
+            }
+            prop_assert_eq!(table.find(0, b"absent"), None);
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! What flows through a job: text that is a slice of its block, keys as bytes, values as archives.
+
+mod data;
+mod key;
+mod key_table;
+mod text;
+
+pub use data::{Data, DataBuffer};
+pub use key::Key;
+pub(crate) use key::{KeyHash, group_of, hash_of};
+pub(crate) use key_table::KeyTable;
+pub use text::{Text, Words};

@@ -1,0 +1,246 @@
+//! Text records: short ones live inline, longer ones are slices of the block they came in.
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+/// Text of at most this many bytes is kept inline, without an allocation or a reference.
+const INLINE_BYTES_MAX: usize = 22;
+
+/// A line or a word: any bytes, by convention UTF-8 but never refused for not being so.
+///
+/// Cheap to make, clone and send: up to 22 bytes live inline, longer text shares the received block
+/// that it was cut from. A long `Text` kept for longer than its batch therefore keeps its whole block in
+/// memory; [`Text::detach`] copies it out.
+///
+/// ```
+/// use millpond::Text;
+///
+/// let line = Text::from("a rose is a rose");
+/// let words: Vec<Text> = line.words().collect();
+/// assert_eq!(words.len(), 5);
+/// assert_eq!(words[1], "rose");
+/// ```
+#[derive(Clone)]
+pub struct Text(Repr);
+
+#[derive(Clone)]
+enum Repr {
+    Inline { len: u8, bytes: [u8; INLINE_BYTES_MAX] },
+    Shared { block: Arc<Vec<u8>>, start: u32, len: u32 },
+}
+
+impl Text {
+    /// The bytes from `start` to `end` of `block`, shared unless they are short.
+    ///
+    /// # Panics
+    /// When the range is not within the block or the block is larger than 4 GiB.
+    pub(crate) fn slice_of(block: &Arc<Vec<u8>>, start: usize, end: usize) -> Self {
+        match Text::inline(&block[start..end]) {
+            Some(text) => text,
+            None => {
+                assert!(block.len() <= u32::MAX as usize, "a block is at most 4 GiB");
+                let (start, len) = (start as u32, (end - start) as u32);
+                Text(Repr::Shared { block: block.clone(), start, len })
+            }
+        }
+    }
+
+    #[inline]
+    fn inline(bytes: &[u8]) -> Option<Self> {
+        if bytes.len() > INLINE_BYTES_MAX {
+            return None;
+        }
+        let mut inline = [0; INLINE_BYTES_MAX];
+        inline[..bytes.len()].copy_from_slice(bytes);
+        Some(Text(Repr::Inline { len: bytes.len() as u8, bytes: inline }))
+    }
+
+    /// The bytes.
+    #[inline]
+    pub fn as_bytes(&self) -> &[u8] {
+        match &self.0 {
+            Repr::Inline { len, bytes } => &bytes[..usize::from(*len)],
+            Repr::Shared { block, start, len } => &block[*start as usize..][..*len as usize],
+        }
+    }
+
+    /// The number of bytes.
+    pub fn len(&self) -> usize {
+        self.as_bytes().len()
+    }
+
+    /// Whether there are no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The text as a string slice, if it is UTF-8.
+    ///
+    /// # Errors
+    /// Where the bytes stop being UTF-8.
+    pub fn to_str(&self) -> Result<&str, std::str::Utf8Error> {
+        std::str::from_utf8(self.as_bytes())
+    }
+
+    /// The maximal runs of bytes other than ASCII whitespace (space, `\t`, `\n`, `\r`, `\x0b`, `\x0c`).
+    /// Each is inline or a slice of the same block: nothing is allocated.
+    pub fn words(&self) -> Words<'_> {
+        Words { text: self, at: 0 }
+    }
+
+    /// The part from `start` to `end`, sharing the block unless it is short.
+    ///
+    /// # Panics
+    /// When the range is not within the text.
+    #[inline]
+    pub fn slice(&self, start: usize, end: usize) -> Self {
+        match &self.0 {
+            Repr::Inline { len, bytes } => {
+                let bytes = &bytes[..usize::from(*len)][start..end];
+                let mut inline = [0; INLINE_BYTES_MAX];
+                inline[..bytes.len()].copy_from_slice(bytes);
+                Text(Repr::Inline { len: bytes.len() as u8, bytes: inline })
+            }
+            Repr::Shared { block, start: from, len } => {
+                assert!(end <= *len as usize, "slice of text out of range");
+                Text::slice_of(block, *from as usize + start, *from as usize + end)
+            }
+        }
+    }
+
+    /// The same text in memory of its own, so that it no longer keeps its block.
+    #[must_use]
+    pub fn detach(&self) -> Self {
+        Text::from(self.as_bytes())
+    }
+}
+
+#[inline]
+fn is_space(byte: u8) -> bool {
+    byte == b' ' || byte.wrapping_sub(b'\t') < 5
+}
+
+/// The words of a [`Text`], in order; see [`Text::words`].
+#[derive(Clone, Debug)]
+pub struct Words<'a> {
+    text: &'a Text,
+    at: usize,
+}
+
+impl Iterator for Words<'_> {
+    type Item = Text;
+
+    #[inline]
+    fn next(&mut self) -> Option<Text> {
+        let bytes = self.text.as_bytes();
+        let start = self.at + bytes.get(self.at..)?.iter().position(|&byte| !is_space(byte))?;
+        let length = bytes[start..].iter().position(|&byte| is_space(byte));
+        let end = length.map_or(bytes.len(), |length| start + length);
+        self.at = end;
+        Some(self.text.slice(start, end))
+    }
+}
+
+impl From<&[u8]> for Text {
+    fn from(bytes: &[u8]) -> Self {
+        Text::inline(bytes).unwrap_or_else(|| Text::slice_of(&Arc::new(bytes.to_vec()), 0, bytes.len()))
+    }
+}
+
+impl From<&str> for Text {
+    fn from(text: &str) -> Self {
+        Text::from(text.as_bytes())
+    }
+}
+
+impl From<String> for Text {
+    fn from(text: String) -> Self {
+        Text::from(text.as_bytes())
+    }
+}
+
+impl PartialEq for Text {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl Eq for Text {}
+
+impl PartialEq<str> for Text {
+    fn eq(&self, other: &str) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl PartialEq<&str> for Text {
+    fn eq(&self, other: &&str) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl PartialOrd for Text {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Text {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_bytes().cmp(other.as_bytes())
+    }
+}
+
+impl Hash for Text {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_bytes().hash(state);
+    }
+}
+
+impl fmt::Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&String::from_utf8_lossy(self.as_bytes()))
+    }
+}
+
+impl fmt::Debug for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", String::from_utf8_lossy(self.as_bytes()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_three_words_wide() {
+        assert_eq!(size_of::<Text>(), 24);
+        assert_eq!(size_of::<Option<Text>>(), 24);
+    }
+
+    #[test]
+    fn words_are_cut_at_the_six_ascii_spaces_only() {
+        let line = Text::from("  one\ttwo\x0bthree\x0c\r\nfour\u{a0}five\u{2003}six\0seven ");
+        let words: Vec<String> = line.words().map(|word| word.to_string()).collect();
+        assert_eq!(words, ["one", "two", "three", "four\u{a0}five\u{2003}six\0seven"]);
+        assert_eq!(Text::from(" \t ").words().count(), 0);
+        assert_eq!(Text::from("").words().count(), 0);
+    }
+
+    #[test]
+    fn long_text_shares_its_block_until_it_is_detached() {
+        let block = Arc::new(b"0123456789012345678901234567890123456789".to_vec());
+        let long = Text::slice_of(&block, 0, 30);
+        let part = long.slice(2, 28);
+        assert_eq!(Arc::strong_count(&block), 3);
+        assert_eq!(part, "23456789012345678901234567");
+        assert_eq!(long.slice(1, 4), "123");
+        let own = part.detach();
+        drop((long, part));
+        assert_eq!(Arc::strong_count(&block), 1);
+        assert_eq!(own.len(), 26);
+    }
+}

@@ -1,0 +1,204 @@
+//! One key group of one operator: its live table over what segments hold of it.
+
+use crate::error::Result;
+use crate::format::segment::Entry;
+use crate::record::KeyHash;
+use crate::state::policy::GroupSize;
+use crate::state::table::StateTable;
+use crate::store::segments::{EncodedGroup, GroupSource, LiveSize};
+
+/// Once this share of a group's keys was looked up in segments, reading the rest at once costs less.
+const COLD_LOOKUPS_SHARE: u64 = 32;
+
+/// ... but never before this many lookups.
+const COLD_LOOKUPS_MIN: u64 = 8;
+
+/// A key group. Entries below the live table are **cold**: they are read from segments when asked for.
+#[derive(Debug, Default)]
+pub(crate) struct KeyGroup {
+    table: StateTable,
+    /// Newest first; the last one is a base, or everything there ever was.
+    cold: Vec<GroupSource>,
+    cold_lookups: u64,
+    /// What a restart would have to read for this group: segment and bytes, oldest first.
+    chain: Vec<(u64, u64)>,
+    /// Keys and bytes once cold entries are counted in, as long as there are any.
+    size: LiveSize,
+    page: Vec<u8>,
+}
+
+/// What a batch does to one group: decided first, applied when the whole stage has succeeded.
+#[derive(Debug, Default)]
+pub(crate) struct GroupChanges {
+    /// The numbers of the touched keys, in the order of the batch's records.
+    touched: Vec<u32>,
+    ends: Vec<u32>,
+    values: Vec<u8>,
+}
+
+const REMOVED: u32 = 1 << 31;
+
+impl GroupChanges {
+    /// # Panics
+    /// When the changes of one batch to one key group outgrow 2 GiB.
+    pub(crate) fn push(&mut self, at: usize, value: Option<&[u8]>) {
+        self.touched.push(at as u32);
+        self.values.extend_from_slice(value.unwrap_or_default());
+        let end = self.values.len();
+        assert!(end < REMOVED as usize, "one batch changes more than 2 GiB of one key group");
+        self.ends.push(end as u32 | if value.is_none() { REMOVED } else { 0 });
+    }
+
+    pub(crate) fn touched(&self) -> &[u32] {
+        &self.touched
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (usize, Option<&[u8]>)> {
+        let mut start = 0;
+        self.touched.iter().zip(&self.ends).map(move |(&at, &mark)| {
+            let end = (mark & !REMOVED) as usize;
+            let value = &self.values[start..end];
+            start = end;
+            (at as usize, (mark & REMOVED == 0).then_some(value))
+        })
+    }
+}
+
+impl KeyGroup {
+    /// A group as a checkpoint left it; `parts` are newest first.
+    pub(crate) fn restored(parts: Vec<GroupSource>) -> Self {
+        let newest = parts.first().map(|part| &part.group);
+        let size = newest
+            .map_or(LiveSize::default(), |group| LiveSize { keys: group.live_keys, bytes: group.live_bytes });
+        let chain = parts.iter().rev().map(|part| (part.segment_id().0, part.group.bytes)).collect();
+        KeyGroup { cold: parts, size, chain, ..KeyGroup::default() }
+    }
+
+    /// The number of `key`, whose value is in the table after this if it has one.
+    #[inline]
+    pub(crate) fn touch(&mut self, hash: KeyHash, key: &[u8]) -> Result<usize> {
+        if !self.cold.is_empty() && self.table.find(hash, key).is_none() {
+            self.warm_up(hash, key)?;
+        }
+        Ok(self.table.find_or_insert(hash, key).0)
+    }
+
+    fn warm_up(&mut self, hash: KeyHash, key: &[u8]) -> Result<()> {
+        self.cold_lookups += 1;
+        if self.cold_lookups > COLD_LOOKUPS_MIN + self.size.keys / COLD_LOOKUPS_SHARE {
+            return self.load();
+        }
+        for part in &self.cold {
+            if let Some(value) = part.find(hash, key, &mut self.page)? {
+                let (at, _) = self.table.find_or_insert(hash, key);
+                self.table.restore(at, value.as_deref());
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads everything that is still cold.
+    pub(crate) fn load(&mut self) -> Result<()> {
+        for part in &self.cold {
+            let table = &mut self.table;
+            part.for_each(|entry| {
+                // What is in the table already is newer: it was touched, or came from a newer part.
+                let (at, new) = table.find_or_insert(entry.hash, entry.key);
+                if new {
+                    table.restore(at, entry.value);
+                }
+                Ok(())
+            })?;
+        }
+        self.cold.clear();
+        Ok(())
+    }
+
+    pub(crate) fn table(&self) -> &StateTable {
+        &self.table
+    }
+
+    /// Applies a batch's changes.
+    pub(crate) fn apply(&mut self, changes: &GroupChanges) {
+        for (at, value) in changes.iter() {
+            if !self.cold.is_empty() {
+                self.resize(at, value);
+            }
+            self.table.change(at, value);
+        }
+    }
+
+    /// Keeps count of keys and bytes while some are cold and the table alone cannot tell.
+    fn resize(&mut self, at: usize, value: Option<&[u8]>) {
+        let bytes = |value| crate::format::segment::entry_bytes(self.table.key(at), Some(value)) as u64;
+        if let Some(before) = self.table.value(at) {
+            self.size.keys -= 1;
+            self.size.bytes -= bytes(before);
+        }
+        if let Some(value) = value {
+            self.size.keys += 1;
+            self.size.bytes += bytes(value);
+        }
+    }
+
+    pub(crate) fn live(&self) -> LiveSize {
+        if self.cold.is_empty() {
+            LiveSize { keys: self.table.live_keys() as u64, bytes: self.table.live_bytes() }
+        } else {
+            self.size
+        }
+    }
+
+    /// The size that the policy decides on, with the delta that is due.
+    pub(crate) fn size_with_delta(&self, delta_bytes: u64) -> GroupSize {
+        let chain_bytes: u64 = self.chain.iter().map(|(_, bytes)| bytes).sum();
+        let parts = self.chain.len() + usize::from(delta_bytes > 0);
+        GroupSize {
+            chain_parts: parts,
+            chain_bytes: chain_bytes + delta_bytes,
+            live_bytes: self.live().bytes,
+        }
+    }
+
+    /// What changed since the last checkpoint, if anything did.
+    pub(crate) fn encode_delta(&self, group: usize) -> Result<Option<EncodedGroup>> {
+        if !self.table.has_changes() {
+            return Ok(None);
+        }
+        // Without a chain there is nothing for a tombstone to hide.
+        let hides = !self.chain.is_empty();
+        let changed = self.table.changed();
+        let entries = changed.iter().map(|&at| self.entry(at)).filter(|entry| hides || entry.value.is_some());
+        EncodedGroup::encode(group, false, self.live(), entries).map(Some)
+    }
+
+    /// The whole group.
+    pub(crate) fn encode_base(&mut self, group: usize) -> Result<EncodedGroup> {
+        self.load()?;
+        let live = self.table.live();
+        EncodedGroup::encode(group, true, self.live(), live.iter().map(|&at| self.entry(at)))
+    }
+
+    fn entry(&self, at: u32) -> Entry<'_> {
+        let at = at as usize;
+        Entry { hash: self.table.hash(at), key: self.table.key(at), value: self.table.value(at) }
+    }
+
+    /// Takes note that `encoded` is on its way into `segment`.
+    pub(crate) fn checkpointed(&mut self, segment: u64, encoded: &EncodedGroup) {
+        if encoded.is_base() {
+            self.chain.clear();
+        }
+        self.chain.push((segment, encoded.bytes()));
+        self.table.clear_changes();
+        if self.cold.is_empty() && self.table.is_sparse() {
+            self.table.compact();
+        }
+    }
+
+    /// The segments that a restart needs for this group.
+    pub(crate) fn segments(&self) -> impl Iterator<Item = u64> {
+        self.chain.iter().map(|(segment, _)| *segment)
+    }
+}

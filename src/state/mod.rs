@@ -1,0 +1,14 @@
+//! Keyed state: live tables over archived segments.
+//!
+//! An operator's state is split into key groups. Each group is a [`table::StateTable`] of the keys that were
+//! touched, over the parts of segments that a restart found; an entry moves into the table when its key comes
+//! up, and the whole group does when that is cheaper. What a table holds that is newer than the last
+//! checkpoint is its **delta**. Keys and values are bytes: nothing here depends on their types.
+
+mod group;
+mod operator;
+mod policy;
+mod table;
+
+pub(crate) use group::{GroupChanges, KeyGroup};
+pub(crate) use operator::{OperatorState, StateType};

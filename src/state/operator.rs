@@ -1,0 +1,258 @@
+//! The state of one operator: its key groups behind one lock each.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::config::KEY_GROUPS;
+use crate::error::Result;
+use crate::exec::Executor;
+use crate::format::records::OperatorRef;
+use crate::record::{Data, Key, group_of, hash_of};
+use crate::state::group::{GroupChanges, KeyGroup};
+use crate::state::policy::groups_to_rewrite;
+use crate::store::segments::{EncodedGroup, Segment};
+
+/// What a checkpoint says about the types of an operator's state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StateType {
+    pub(crate) key: String,
+    pub(crate) value: String,
+    pub(crate) value_width: u32,
+}
+
+impl StateType {
+    pub(crate) fn of<K: Key, S: Data>() -> Self {
+        StateType {
+            key: K::key_type(),
+            value: std::any::type_name::<S>().to_owned(),
+            value_width: S::archived_width() as u32,
+        }
+    }
+}
+
+/// The named, keyed state of one operator.
+#[derive(Debug)]
+pub(crate) struct OperatorState {
+    name: String,
+    state_type: StateType,
+    groups: Vec<Mutex<KeyGroup>>,
+}
+
+impl OperatorState {
+    pub(crate) fn new(name: &str, state_type: StateType) -> Arc<Self> {
+        let groups = (0..KEY_GROUPS).map(|_| Mutex::default()).collect();
+        Arc::new(OperatorState { name: name.to_owned(), state_type, groups })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn state_type(&self) -> &StateType {
+        &self.state_type
+    }
+
+    pub(crate) fn group(&self, group: usize) -> MutexGuard<'_, KeyGroup> {
+        // A poisoned group belongs to a task that panicked before its changes were applied.
+        self.groups[group].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Points every group at what `segments` (in ascending order) hold of it. Nothing is read yet.
+    pub(crate) fn restore(&self, segments: &[Arc<Segment>]) {
+        let mut parts: Vec<Vec<_>> = (0..KEY_GROUPS).map(|_| Vec::new()).collect();
+        for segment in segments {
+            for part in segment.groups_of(&self.name) {
+                if let Some(parts) = parts.get_mut(usize::from(part.group.group)) {
+                    if part.group.base {
+                        parts.clear();
+                    }
+                    parts.insert(0, part);
+                }
+            }
+        }
+        for (group, parts) in parts.into_iter().enumerate() {
+            *self.group(group) = KeyGroup::restored(parts);
+        }
+    }
+
+    /// Lays out what the next checkpoint has to hold of this operator: the groups' deltas, and bases of a
+    /// few of them. From here on the groups count as checkpointed into `segment`.
+    pub(crate) fn encode_changes(&self, executor: &Executor, segment: u64) -> Result<Vec<EncodedGroup>> {
+        let stage = format!("checkpoint of `{}`", self.name);
+        let mut deltas =
+            executor.run_stage(&stage, KEY_GROUPS, |_, group| self.group(group).encode_delta(group))?;
+        let bytes_of = |delta: &Option<EncodedGroup>| delta.as_ref().map_or(0, EncodedGroup::bytes);
+        let sizes: Vec<_> = deltas
+            .iter()
+            .enumerate()
+            .map(|(group, delta)| self.group(group).size_with_delta(bytes_of(delta)))
+            .collect();
+        let rewritten = groups_to_rewrite(&sizes, deltas.iter().map(bytes_of).sum());
+        let bases = executor.run_stage(&stage, rewritten.len(), |_, at| {
+            let group = rewritten[at];
+            self.group(group).encode_base(group)
+        })?;
+        for (group, base) in rewritten.into_iter().zip(bases) {
+            deltas[group] = Some(base);
+        }
+        for (group, encoded) in deltas.iter().enumerate() {
+            if let Some(encoded) = encoded {
+                self.group(group).checkpointed(segment, encoded);
+            }
+        }
+        Ok(deltas.into_iter().flatten().collect())
+    }
+
+    /// The segments that a restart needs.
+    pub(crate) fn segments(&self) -> Vec<u64> {
+        (0..KEY_GROUPS).flat_map(|group| self.group(group).segments().collect::<Vec<_>>()).collect()
+    }
+
+    pub(crate) fn live_keys(&self) -> u64 {
+        (0..KEY_GROUPS).map(|group| self.group(group).live().keys).sum()
+    }
+
+    pub(crate) fn describe(&self) -> OperatorRef {
+        OperatorRef {
+            name: self.name.clone(),
+            key_type: self.state_type.key.clone(),
+            value_type: self.state_type.value.clone(),
+            value_width: self.state_type.value_width,
+            keys: self.live_keys(),
+        }
+    }
+
+    /// One key's value.
+    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        let hash = hash_of(key);
+        let mut group = self.group(group_of(hash));
+        let at = group.touch(hash, key)?;
+        Ok(group.table().value(at).map(<[u8]>::to_vec))
+    }
+
+    /// Sets or removes one key outside of a stage.
+    pub(crate) fn put(&self, key: &[u8], value: Option<&[u8]>) -> Result<()> {
+        let hash = hash_of(key);
+        let mut group = self.group(group_of(hash));
+        let at = group.touch(hash, key)?;
+        let mut changes = GroupChanges::default();
+        changes.push(at, value);
+        group.apply(&changes);
+        Ok(())
+    }
+
+    /// Calls `each` with every key and value, by key group and within it by (hash, key).
+    pub(crate) fn for_each(&self, mut each: impl FnMut(&[u8], &[u8]) -> Result<()>) -> Result<()> {
+        for group in 0..KEY_GROUPS {
+            let mut group = self.group(group);
+            group.load()?;
+            let table = group.table();
+            for at in table.live() {
+                if let Some(value) = table.value(at as usize) {
+                    each(table.key(at as usize), value)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::records::SegmentHeader;
+    use crate::id::SegmentId;
+    use crate::store::segments::{EncodedState, write_segment};
+    use crate::store::{Disk, StorePaths};
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    type Model = BTreeMap<Vec<u8>, Vec<u8>>;
+
+    fn contents(state: &OperatorState) -> Model {
+        let mut found = Model::new();
+        state
+            .for_each(|key, value| {
+                assert!(found.insert(key.to_vec(), value.to_vec()).is_none());
+                Ok(())
+            })
+            .unwrap();
+        found
+    }
+
+    fn operator() -> Arc<OperatorState> {
+        OperatorState::new("totals", StateType::of::<u16, u64>())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+        /// Random changes over checkpoints and restarts, with every base and delta really written: what is
+        /// restored equals the model, whether keys are asked for one by one or all at once.
+        #[test]
+        fn restored_state_equals_a_plain_map(
+            rounds in prop::collection::vec(
+                (prop::collection::vec((0u16..400, prop::option::of(0u8..30)), 0..300), any::<bool>()), 1..12),
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            let paths = StorePaths::new(dir.path());
+            std::fs::create_dir(paths.state()).unwrap();
+            let executor = Executor::new(2, 1).unwrap();
+            let mut state = operator();
+            let mut model = Model::new();
+            let mut segments = BTreeMap::new();
+            for (number, (changes, restart)) in rounds.into_iter().enumerate() {
+                for (key, value) in changes {
+                    let key = key.to_be_bytes().to_vec();
+                    let value = value.map(|value| vec![value; usize::from(value) % 5]);
+                    state.put(&key, value.as_deref()).unwrap();
+                    match value {
+                        Some(value) => drop(model.insert(key, value)),
+                        None => drop(model.remove(&key)),
+                    }
+                }
+                let segment = number as u64 + 1;
+                let groups = state.encode_changes(&executor, segment).unwrap();
+                let encoded = EncodedState { operators: vec![("totals".into(), groups)] };
+                let header = SegmentHeader { store: [1; 16], checkpoint: segment };
+                let written = write_segment(&Disk::default(), &paths, SegmentId(segment), &header, &encoded).unwrap();
+                segments.insert(segment, written);
+                let needed = state.segments();
+                segments.retain(|segment, _| needed.contains(segment));
+                if restart {
+                    let opened: Vec<_> = segments.values()
+                        .map(|segment| Arc::new(Segment::open(&paths, [1; 16], segment).unwrap())).collect();
+                    state = operator();
+                    state.restore(&opened);
+                    prop_assert_eq!(state.live_keys(), model.len() as u64);
+                    for key in (0u16..400).step_by(17).map(u16::to_be_bytes) {
+                        prop_assert_eq!(state.get(&key).unwrap(), model.get(&key[..]).cloned());
+                    }
+                }
+                prop_assert_eq!(state.live_keys(), model.len() as u64);
+            }
+            prop_assert_eq!(contents(&state), model);
+        }
+    }
+
+    #[test]
+    fn keys_that_are_gone_leave_nothing_behind() {
+        let executor = Executor::new(1, 1).unwrap();
+        let state = operator();
+        let mut written = 0;
+        for round in 0..200u64 {
+            for key in 0..500u64 {
+                state.put(&(round * 500 + key).to_be_bytes(), Some(b"12345678")).unwrap();
+                if round > 0 {
+                    state.put(&((round - 1) * 500 + key).to_be_bytes(), None).unwrap();
+                }
+            }
+            written =
+                state.encode_changes(&executor, round + 1).unwrap().iter().map(EncodedGroup::bytes).sum();
+        }
+        assert_eq!(state.live_keys(), 500);
+        let memory: usize = (0..KEY_GROUPS).map(|group| state.group(group).table().memory_bytes()).sum();
+        assert!(memory < 2_000_000, "{memory} bytes for 500 keys after 100,000");
+        let chains: usize = (0..KEY_GROUPS).map(|group| state.group(group).segments().count()).max().unwrap();
+        assert!(chains <= 34, "a chain of {chains} parts");
+        assert!(written < 200_000, "{written} bytes in the last checkpoint");
+    }
+}

@@ -1,0 +1,70 @@
+//! Which key groups a checkpoint rewrites whole: a pure decision over sizes.
+//!
+//! Deltas pile up until a base replaces them. Bases are rewritten piecewise: each checkpoint takes on a few
+//! groups, those with the most to gain first, within a budget that follows the size of its deltas, so that
+//! no checkpoint pays for the whole state.
+
+/// A group is worth rewriting when its chain holds this many times its live bytes.
+const WASTE_FACTOR: u64 = 2;
+
+/// ... or when it is this many parts long, each a lookup after a restart.
+const CHAIN_PARTS_MAX: usize = 32;
+
+/// Bases may always take this much of a checkpoint, so that small state stays compact.
+const BASE_BYTES_MIN: u64 = 1 << 20;
+
+/// The size of one key group as a checkpoint finds it, its delta included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct GroupSize {
+    pub(crate) chain_parts: usize,
+    pub(crate) chain_bytes: u64,
+    pub(crate) live_bytes: u64,
+}
+
+/// Which of `groups` to rewrite as bases when their deltas take `delta_bytes`.
+pub(crate) fn groups_to_rewrite(groups: &[GroupSize], delta_bytes: u64) -> Vec<usize> {
+    let mut worth: Vec<usize> = (0..groups.len())
+        .filter(|&group| {
+            let size = groups[group];
+            size.chain_parts > 1
+                && (size.chain_bytes > WASTE_FACTOR * size.live_bytes || size.chain_parts > CHAIN_PARTS_MAX)
+        })
+        .collect();
+    worth.sort_by_key(|&group| {
+        let size = groups[group];
+        (std::cmp::Reverse(size.chain_bytes.saturating_sub(size.live_bytes)), group)
+    });
+    let mut budget = BASE_BYTES_MIN.max(delta_bytes / 2);
+    worth.retain(|&group| {
+        let fits = groups[group].live_bytes <= budget;
+        if fits {
+            budget -= groups[group].live_bytes;
+        }
+        fits
+    });
+    worth
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size(chain_parts: usize, chain_bytes: u64, live_bytes: u64) -> GroupSize {
+        GroupSize { chain_parts, chain_bytes, live_bytes }
+    }
+
+    #[test]
+    fn only_wasteful_or_long_chains_are_rewritten() {
+        let groups =
+            [size(1, 900, 100), size(3, 150, 100), size(3, 250, 100), size(40, 110, 100), size(0, 0, 0)];
+        assert_eq!(groups_to_rewrite(&groups, 0), [2, 3]);
+    }
+
+    #[test]
+    fn the_budget_follows_the_deltas_and_the_worst_go_first() {
+        let groups = [size(2, 3 << 20, 1 << 20), size(2, 9 << 20, 1 << 20), size(2, 5 << 20, 1 << 20)];
+        assert_eq!(groups_to_rewrite(&groups, 0), [1]);
+        assert_eq!(groups_to_rewrite(&groups, 4 << 20), [1, 2]);
+        assert_eq!(groups_to_rewrite(&groups, 100 << 20), [1, 2, 0]);
+    }
+}

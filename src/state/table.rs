@@ -1,0 +1,250 @@
+//! One key group's live table: byte keys to byte values, with what changed since the last checkpoint.
+
+use crate::format::segment::entry_bytes;
+use crate::record::{KeyHash, KeyTable};
+
+/// The length that marks a key without a value: removed, or never set.
+const ABSENT: u32 = u32::MAX;
+
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    offset: u32,
+    length: u32,
+}
+
+/// Keys are numbered in the order in which they came and keep their number until [`compact`].
+///
+/// [`compact`]: StateTable::compact
+#[derive(Debug, Default)]
+pub(crate) struct StateTable {
+    keys: KeyTable,
+    slots: Vec<Slot>,
+    values: Vec<u8>,
+    /// One bit per key: changed since the last checkpoint.
+    dirty: Vec<u64>,
+    dirty_keys: usize,
+    live_keys: usize,
+    /// The live entries' size in a segment.
+    live_bytes: u64,
+    /// Bytes of `values` that no slot refers to.
+    garbage: usize,
+}
+
+impl StateTable {
+    /// Keys with or without a value.
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub(crate) fn live_keys(&self) -> usize {
+        self.live_keys
+    }
+
+    pub(crate) fn live_bytes(&self) -> u64 {
+        self.live_bytes
+    }
+
+    pub(crate) fn has_changes(&self) -> bool {
+        self.dirty_keys > 0
+    }
+
+    pub(crate) fn find(&self, hash: KeyHash, key: &[u8]) -> Option<usize> {
+        self.keys.find(hash, key)
+    }
+
+    /// The number of `key`, and whether it is new; a new key has no value.
+    #[inline]
+    pub(crate) fn find_or_insert(&mut self, hash: KeyHash, key: &[u8]) -> (usize, bool) {
+        let (at, new) = self.keys.find_or_insert(hash, key);
+        if new {
+            self.slots.push(Slot { offset: 0, length: ABSENT });
+            if at.is_multiple_of(64) {
+                self.dirty.push(0);
+            }
+        }
+        (at, new)
+    }
+
+    pub(crate) fn hash(&self, at: usize) -> KeyHash {
+        self.keys.hash(at)
+    }
+
+    pub(crate) fn key(&self, at: usize) -> &[u8] {
+        self.keys.key(at)
+    }
+
+    #[inline]
+    pub(crate) fn value(&self, at: usize) -> Option<&[u8]> {
+        let slot = self.slots[at];
+        (slot.length != ABSENT).then(|| &self.values[slot.offset as usize..][..slot.length as usize])
+    }
+
+    /// Sets or removes a value as part of a batch: the key is part of the next delta.
+    #[inline]
+    pub(crate) fn change(&mut self, at: usize, value: Option<&[u8]>) {
+        self.set(at, value);
+        let (word, bit) = (at / 64, 1 << (at % 64));
+        if self.dirty[word] & bit == 0 {
+            self.dirty[word] |= bit;
+            self.dirty_keys += 1;
+        }
+    }
+
+    /// Sets a value that a checkpoint holds already.
+    pub(crate) fn restore(&mut self, at: usize, value: Option<&[u8]>) {
+        self.set(at, value);
+    }
+
+    fn set(&mut self, at: usize, value: Option<&[u8]>) {
+        let before = self.slots[at];
+        let key_bytes = entry_bytes(self.keys.key(at), None) as u64;
+        if before.length != ABSENT {
+            self.live_keys -= 1;
+            self.live_bytes -= key_bytes + u64::from(before.length);
+        }
+        if let Some(value) = value {
+            self.live_keys += 1;
+            self.live_bytes += key_bytes + value.len() as u64;
+            if before.length as usize == value.len() {
+                self.values[before.offset as usize..][..value.len()].copy_from_slice(value);
+                return;
+            }
+        }
+        if before.length != ABSENT {
+            self.garbage += before.length as usize;
+        }
+        self.slots[at] = match value {
+            None => Slot { offset: 0, length: ABSENT },
+            Some(value) => self.append(value),
+        };
+    }
+
+    /// # Panics
+    /// When the values of one key group outgrow 4 GiB.
+    fn append(&mut self, value: &[u8]) -> Slot {
+        let offset = self.values.len();
+        let fits = offset + value.len() < ABSENT as usize;
+        assert!(fits, "the values of one key group take more than 4 GiB (256 groups share the keys)");
+        self.values.extend_from_slice(value);
+        Slot { offset: offset as u32, length: value.len() as u32 }
+    }
+
+    fn is_dirty(&self, at: usize) -> bool {
+        self.dirty[at / 64] & (1 << (at % 64)) != 0
+    }
+
+    /// The numbers of the keys with a value, ordered by (hash, key).
+    pub(crate) fn live(&self) -> Vec<u32> {
+        self.ordered(|at| self.slots[at].length != ABSENT)
+    }
+
+    /// The numbers of the changed keys, ordered by (hash, key).
+    pub(crate) fn changed(&self) -> Vec<u32> {
+        self.ordered(|at| self.is_dirty(at))
+    }
+
+    fn ordered(&self, keep: impl Fn(usize) -> bool) -> Vec<u32> {
+        let mut numbers: Vec<u32> = (0..self.len()).filter(|&at| keep(at)).map(|at| at as u32).collect();
+        numbers.sort_unstable_by(|&a, &b| {
+            let (a, b) = (a as usize, b as usize);
+            self.hash(a).cmp(&self.hash(b)).then_with(|| self.key(a).cmp(self.key(b)))
+        });
+        numbers
+    }
+
+    /// Everything is in a checkpoint now.
+    pub(crate) fn clear_changes(&mut self) {
+        self.dirty.fill(0);
+        self.dirty_keys = 0;
+    }
+
+    /// Whether keys without a value or replaced values take up a good part of the table.
+    pub(crate) fn is_sparse(&self) -> bool {
+        let absent = self.len() - self.live_keys;
+        absent > 64 + self.len() / 4 || self.garbage > 4096 + self.values.len() / 2
+    }
+
+    /// Rebuilds the table without keys that have no value and replaced values. Numbers change. Only for a
+    /// table whose changes are in a checkpoint and that hides nothing below it.
+    pub(crate) fn compact(&mut self) {
+        let mut compacted = StateTable::default();
+        for at in 0..self.len() {
+            if let Some(value) = self.value(at) {
+                let (new, _) = compacted.find_or_insert(self.hash(at), self.key(at));
+                compacted.restore(new, Some(value));
+            }
+        }
+        *self = compacted;
+    }
+
+    /// Bytes of memory held.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.keys.memory_bytes()
+            + self.slots.capacity() * 8
+            + self.values.capacity()
+            + self.dirty.capacity() * 8
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Change(u8, Option<Vec<u8>>),
+        Checkpoint,
+        Compact,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            8 => (0u8..20, prop::option::of(prop::collection::vec(any::<u8>(), 0..6))).prop_map(|(k, v)| Step::Change(k, v)),
+            1 => Just(Step::Checkpoint),
+            1 => Just(Step::Compact),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn it_behaves_like_a_map_with_a_change_set(steps in prop::collection::vec(step(), 0..200)) {
+            let mut table = StateTable::default();
+            let mut model: BTreeMap<u8, Vec<u8>> = BTreeMap::new();
+            let mut changed: BTreeMap<u8, Option<Vec<u8>>> = BTreeMap::new();
+            for step in steps {
+                match step {
+                    Step::Change(key, value) => {
+                        let (at, _) = table.find_or_insert(u64::from(key % 3), &[key]);
+                        table.change(at, value.as_deref());
+                        changed.insert(key, value.clone());
+                        match value {
+                            Some(value) => drop(model.insert(key, value)),
+                            None => drop(model.remove(&key)),
+                        }
+                    }
+                    Step::Checkpoint => {
+                        table.clear_changes();
+                        changed.clear();
+                    }
+                    Step::Compact => {
+                        table.clear_changes();
+                        changed.clear();
+                        table.compact();
+                        prop_assert_eq!(table.len(), model.len());
+                    }
+                }
+                let rows = |numbers: Vec<u32>| -> BTreeMap<u8, Option<Vec<u8>>> {
+                    numbers.into_iter().map(|at| (table.key(at as usize)[0], table.value(at as usize).map(<[u8]>::to_vec))).collect()
+                };
+                let live: BTreeMap<u8, Option<Vec<u8>>> = model.iter().map(|(k, v)| (*k, Some(v.clone()))).collect();
+                prop_assert_eq!(rows(table.live()), live);
+                prop_assert_eq!(rows(table.changed()), changed.clone());
+                prop_assert_eq!(table.live_keys(), model.len());
+                let bytes: usize = model.iter().map(|(k, v)| entry_bytes(&[*k], Some(v))).sum();
+                prop_assert_eq!(table.live_bytes(), bytes as u64);
+            }
+        }
+    }
+}

@@ -1,0 +1,485 @@
+//! The catalog: every plan, completion and checkpoint in the order they were committed. The one module
+//! that names sled.
+//!
+//! sled 0.34 is sound across a power cut only while it appends and we sync: what loses data is that it
+//! reuses segments of its file. So an **epoch** is a fresh database that never outgrows its first segment,
+//! and so can never free or reuse one; when there is no room left the next epoch is begun. A database is
+//! never opened again for writing, and is read from a copy, because opening one writes to it.
+//!
+//! sled cannot be trusted to notice that its tail is gone. The **witness**, a small file beside it that is
+//! overwritten after each commit, says how far the epoch reaches.
+
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::frame::{FrameKind, decode_frame, encode_frame};
+use crate::format::records::{CatalogRecord, EpochRecord, Record};
+use crate::id::EpochId;
+use crate::store::disk::{open_options, read_small};
+use crate::store::{Disk, StorePaths, numbered_entries};
+
+/// sled's segment: an epoch's database never grows beyond its first.
+const SEGMENT_BYTES: usize = 1 << 20;
+
+/// What a record may take in the database, as a multiple of its length: sled rewrites a leaf when a value
+/// joins it. Measured at 3.2 for small records; kept with a margin.
+const GROWTH: u64 = 4;
+
+/// Kept free for sled's own pages and for its last rewrite.
+const RESERVE_BYTES: u64 = 128 << 10;
+
+/// The longest record. Plans are cut so that they stay below.
+pub(crate) const RECORD_BYTES_MAX: usize = 200 << 10;
+
+/// A record is stored in parts of this size, well below what sled would put into files of their own.
+const PART_BYTES: usize = 32 << 10;
+
+/// The catalog, open for appending.
+#[derive(Debug)]
+pub(crate) struct Catalog {
+    disk: Disk,
+    paths: StorePaths,
+    store: [u8; 16],
+    next_seq: u64,
+    epoch: OpenEpoch,
+    /// A commit failed: what sled holds of it is unknown, so that the next one begins a new epoch.
+    failed: bool,
+}
+
+#[derive(Debug)]
+struct OpenEpoch {
+    id: EpochId,
+    db: sled::Db,
+    db_file: File,
+    db_path: PathBuf,
+    witness: Option<File>,
+    witness_path: PathBuf,
+    /// Bytes given to sled.
+    used: u64,
+}
+
+impl Catalog {
+    /// Begins epoch `epoch`, whose records follow the record `continues_after` and are numbered from
+    /// `first_seq`.
+    pub(crate) fn begin(
+        disk: Disk,
+        paths: StorePaths,
+        store: [u8; 16],
+        epoch: EpochId,
+        continues_after: u64,
+        first_seq: u64,
+    ) -> Result<Self> {
+        let open = OpenEpoch::create(&disk, &paths, epoch)?;
+        let mut catalog = Catalog { disk, paths, store, next_seq: first_seq, epoch: open, failed: false };
+        catalog.commit_epoch_record(continues_after)?;
+        Ok(catalog)
+    }
+
+    /// Commits a record: when this returns it is durable. Returns its sequence number.
+    ///
+    /// # Errors
+    /// [`ErrorKind::DiskFull`] leaves the catalog usable: the next call begins a new epoch. After any
+    /// other error what was committed last is uncertain and only a restart tells.
+    pub(crate) fn append(&mut self, record: &impl Record) -> Result<u64> {
+        let mut frame = record.to_frame(self.next_seq)?;
+        if frame.len() > RECORD_BYTES_MAX {
+            let message = format!(
+                "a record of {} bytes is over the limit of {RECORD_BYTES_MAX}; use fewer operators or shorter names",
+                frame.len()
+            );
+            return Err(Error::new(ErrorKind::InvalidGraph, message));
+        }
+        if self.failed || !self.epoch.has_room_for(frame.len()) {
+            self.rotate()?;
+            frame = record.to_frame(self.next_seq)?;
+        }
+        self.commit(&frame)
+    }
+
+    /// Begins the next epoch.
+    pub(crate) fn rotate(&mut self) -> Result<()> {
+        let next = self.epoch.id.next();
+        // A directory that an earlier, failed attempt left behind holds nothing that was committed.
+        self.disk.remove_dir_all(&epoch_dir(&self.paths, next))?;
+        self.epoch = OpenEpoch::create(&self.disk, &self.paths, next)?;
+        self.failed = false;
+        self.commit_epoch_record(self.next_seq - 1)
+    }
+
+    /// The epoch that records are committed to.
+    pub(crate) fn epoch(&self) -> EpochId {
+        self.epoch.id
+    }
+
+    /// Removes a whole epoch that no retained checkpoint needs.
+    pub(crate) fn remove_epoch(&self, epoch: EpochId) -> Result<()> {
+        self.disk.remove_dir_all(&epoch_dir(&self.paths, epoch))
+    }
+
+    fn commit_epoch_record(&mut self, continues_after: u64) -> Result<()> {
+        let record = EpochRecord { store: self.store, continues_after };
+        self.commit(&record.to_frame(self.next_seq)?)?;
+        Ok(())
+    }
+
+    fn commit(&mut self, frame: &[u8]) -> Result<u64> {
+        let seq = self.next_seq;
+        let done = self.epoch.write(&self.disk, seq, frame).and_then(|()| self.epoch.attest(&self.disk, seq));
+        if let Err(error) = done {
+            self.failed = true;
+            return Err(error);
+        }
+        self.next_seq += 1;
+        Ok(seq)
+    }
+}
+
+impl OpenEpoch {
+    fn create(disk: &Disk, paths: &StorePaths, id: EpochId) -> Result<Self> {
+        let dir = epoch_dir(paths, id);
+        disk.create_dir(&dir)?;
+        disk.step("create database")?;
+        let db = open_sled(dir.clone())?;
+        let db_path = dir.join("db");
+        let db_file = open_options().read(true).write(true).open(&db_path);
+        let db_file = db_file.map_err(|cause| Error::io(format!("open {}", db_path.display()), cause))?;
+        let witness_path = dir.join("witness");
+        Ok(OpenEpoch { id, db, db_file, db_path, witness: None, witness_path, used: 0 })
+    }
+
+    fn has_room_for(&self, length: usize) -> bool {
+        let length = length as u64;
+        let file = self.db_file.metadata().map_or(u64::MAX, |data| data.len());
+        file.max(self.used).saturating_add(length * GROWTH + RESERVE_BYTES) <= SEGMENT_BYTES as u64
+    }
+
+    fn write(&mut self, disk: &Disk, seq: u64, frame: &[u8]) -> Result<()> {
+        let context = |cause| sled_error(&self.db_path, cause);
+        disk.step("insert record")?;
+        for (part, bytes) in frame.chunks(PART_BYTES).enumerate() {
+            self.db.insert(record_key(seq, part), bytes).map_err(context)?;
+        }
+        self.used += frame.len() as u64;
+        disk.step("flush database")?;
+        self.db.flush().map_err(context)?;
+        disk.sync(&self.db_file, &self.db_path)
+    }
+
+    /// Says in the witness that the epoch reaches `seq`. The first time makes the epoch itself durable.
+    fn attest(&mut self, disk: &Disk, seq: u64) -> Result<()> {
+        let frame = encode_frame(FrameKind::Witness, seq, &[])?;
+        if let Some(witness) = &self.witness {
+            return disk.write_at(witness, &frame, &self.witness_path);
+        }
+        let dir = self.db_path.parent().unwrap_or(Path::new("."));
+        let conf = dir.join("conf");
+        let conf_file =
+            File::open(&conf).map_err(|cause| Error::io(format!("open {}", conf.display()), cause))?;
+        disk.sync(&conf_file, &conf)?;
+        disk.publish(&self.witness_path, &frame)?;
+        if let Some(epochs) = dir.parent() {
+            disk.sync_dir(epochs)?;
+        }
+        let witness = open_options().write(true).open(&self.witness_path);
+        self.witness =
+            Some(witness.map_err(|cause| Error::io(format!("open {}", self.witness_path.display()), cause))?);
+        Ok(())
+    }
+}
+
+fn epoch_dir(paths: &StorePaths, epoch: EpochId) -> PathBuf {
+    paths.epochs().join(epoch.0.to_string())
+}
+
+fn record_key(seq: u64, part: usize) -> [u8; 10] {
+    let mut key = [0; 10];
+    key[..8].copy_from_slice(&seq.to_be_bytes());
+    key[8..].copy_from_slice(&(part as u16).to_be_bytes());
+    key
+}
+
+fn sled_error(path: &Path, cause: sled::Error) -> Error {
+    let what = format!("commit to {}", path.display());
+    match cause {
+        sled::Error::Io(cause) => Error::io(what, cause),
+        other => Error::new(ErrorKind::Io, what).caused_by(other),
+    }
+}
+
+/// Opens a database in a thread of its own: sled panics on damage.
+fn open_sled(dir: PathBuf) -> Result<sled::Db> {
+    let shown = dir.display().to_string();
+    isolated(&shown, move || {
+        let config = sled::Config::new().path(&dir).segment_size(SEGMENT_BYTES).cache_capacity(8 << 20);
+        config.flush_every_ms(None).open().map_err(|cause| sled_error(&dir, cause))
+    })
+}
+
+fn isolated<T: Send + 'static>(shown: &str, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let thread = std::thread::Builder::new().name("millpond-catalog".to_owned());
+    let spawned = thread.spawn(move || catch_unwind(AssertUnwindSafe(work)));
+    let spawned = spawned.map_err(|cause| Error::io("start a thread", cause))?;
+    match spawned.join() {
+        Ok(Ok(result)) => result,
+        Ok(Err(_)) | Err(_) => {
+            Err(Error::corrupt(format!("the database in {shown} is damaged (sled panicked)")))
+        }
+    }
+}
+
+/// What an epoch was found to hold.
+#[derive(Debug)]
+pub(crate) struct EpochContents {
+    pub(crate) epoch: EpochId,
+    /// The newest record that the witness vouches for; `None` when there is no sound witness.
+    pub(crate) witness: Option<u64>,
+    /// The sound records, in sequence.
+    pub(crate) records: Vec<(u64, CatalogRecord)>,
+    /// What is wrong with it, one line each.
+    pub(crate) damage: Vec<String>,
+}
+
+impl EpochContents {
+    /// Whether its creation was interrupted before anything was committed to it.
+    pub(crate) fn is_unfinished(&self) -> bool {
+        self.witness.is_none() && self.records.is_empty()
+    }
+
+    pub(crate) fn last_seq(&self) -> Option<u64> {
+        self.records.last().map(|(seq, _)| *seq)
+    }
+}
+
+/// The epochs of a store, oldest first.
+pub(crate) fn list_epochs(paths: &StorePaths) -> Result<Vec<EpochId>> {
+    Ok(numbered_entries(&paths.epochs(), "")?.into_iter().map(EpochId).collect())
+}
+
+/// Reads an epoch without changing it. Damage is described in the result; a newer format is an error.
+///
+/// # Errors
+/// [`ErrorKind::Incompatible`] for records of another format version or store, [`ErrorKind::Io`] when
+/// reading is refused.
+pub(crate) fn read_epoch(paths: &StorePaths, store: [u8; 16], epoch: EpochId) -> Result<EpochContents> {
+    let dir = epoch_dir(paths, epoch);
+    let mut contents = EpochContents { epoch, witness: None, records: Vec::new(), damage: Vec::new() };
+    match read_witness(&dir.join("witness")) {
+        Ok(witness) => contents.witness = witness,
+        Err(error) => contents.damage.push(error.chain()),
+    }
+    match read_frames(&dir) {
+        Ok(frames) => fold_frames(&mut contents, store, frames)?,
+        Err(error) if error.kind() == ErrorKind::Corrupt => contents.damage.push(error.chain()),
+        Err(error) => return Err(error),
+    }
+    if contents.is_unfinished() {
+        contents.damage.clear();
+        return Ok(contents);
+    }
+    let last = contents.last_seq();
+    match contents.witness {
+        Some(witness) if last.is_none_or(|last| last < witness) => {
+            let reaches =
+                last.map_or("nothing of it is readable".to_owned(), |last| format!("it ends at {last}"));
+            contents
+                .damage
+                .push(format!("{}: records up to {witness} were committed, {reaches}", dir.display()));
+        }
+        None => contents.damage.push(format!("{}: the witness is missing", dir.display())),
+        Some(_) => {}
+    }
+    Ok(contents)
+}
+
+fn read_witness(path: &Path) -> Result<Option<u64>> {
+    let Some(bytes) = read_small(path, 64)? else {
+        return Ok(None);
+    };
+    let (header, _) = decode_frame(&bytes).map_err(|error| error.within(path.display()))?;
+    header.expect(FrameKind::Witness)?;
+    Ok(Some(header.id))
+}
+
+/// The raw parts of a database, read from a copy.
+fn read_frames(dir: &Path) -> Result<Vec<([u8; 10], Vec<u8>)>> {
+    let scratch = tempfile::Builder::new().prefix("millpond-").tempdir();
+    let scratch = scratch.map_err(|cause| Error::io("make a temporary directory", cause))?;
+    if !copy_database(dir, scratch.path())? {
+        return Ok(Vec::new());
+    }
+    let copy = scratch.path().to_owned();
+    isolated(&dir.display().to_string(), move || {
+        let damaged = |cause: sled::Error| Error::corrupt("the database is damaged").caused_by(cause);
+        let config = sled::Config::new().path(&copy).segment_size(SEGMENT_BYTES).cache_capacity(8 << 20);
+        let db = config.flush_every_ms(None).open().map_err(damaged)?;
+        let mut parts = Vec::new();
+        for entry in db.iter() {
+            let (key, value) = entry.map_err(damaged)?;
+            if let Ok(key) = <[u8; 10]>::try_from(&key[..]) {
+                parts.push((key, value.to_vec()));
+            }
+        }
+        Ok(parts)
+    })
+}
+
+/// Copies what sled needs; `false` when the directory holds no database. A snapshot that was being
+/// written is left out: opening fails on it, and the log alone is complete.
+fn copy_database(from: &Path, to: &Path) -> Result<bool> {
+    if !from.join("db").exists() || !from.join("conf").exists() {
+        return Ok(false);
+    }
+    let entries =
+        std::fs::read_dir(from).map_err(|cause| Error::io(format!("list {}", from.display()), cause))?;
+    for entry in entries {
+        let entry = entry.map_err(|cause| Error::io(format!("list {}", from.display()), cause))?;
+        let name = entry.file_name();
+        let shown = name.to_string_lossy();
+        let wanted = shown == "db"
+            || shown == "conf"
+            || (shown.starts_with("snap.") && !shown.ends_with(".generating"));
+        if wanted && let Err(cause) = std::fs::copy(entry.path(), to.join(&name)) {
+            return Err(Error::io(format!("read {}", entry.path().display()), cause));
+        }
+    }
+    Ok(true)
+}
+
+/// Joins parts to frames and keeps the longest sound sequence from the first record on.
+fn fold_frames(contents: &mut EpochContents, store: [u8; 16], parts: Vec<([u8; 10], Vec<u8>)>) -> Result<()> {
+    let mut frames: Vec<(u64, Vec<u8>)> = Vec::new();
+    for (key, part) in parts {
+        let seq = u64::from_be_bytes([key[0], key[1], key[2], key[3], key[4], key[5], key[6], key[7]]);
+        match frames.last_mut() {
+            Some((last, frame)) if *last == seq => frame.extend_from_slice(&part),
+            _ => frames.push((seq, part)),
+        }
+    }
+    for (seq, frame) in frames {
+        let expected = contents.last_seq().map(|last| last + 1);
+        let record = match CatalogRecord::from_frame(&frame) {
+            Ok((id, record)) if id == seq && expected.is_none_or(|expected| expected == seq) => record,
+            Ok(_) => {
+                contents.damage.push(format!("{}: record {seq} is out of sequence", contents.epoch));
+                break;
+            }
+            Err(error) if error.kind() == ErrorKind::Incompatible => return Err(error.within(contents.epoch)),
+            // A record that was being written when the process died fails its CRC and was never
+            // committed; the witness tells when one that was is missing.
+            Err(_) => break,
+        };
+        match (&record, contents.records.is_empty()) {
+            (CatalogRecord::Epoch(first), true) if first.store == store => {}
+            (CatalogRecord::Epoch(_), true) => {
+                let message = format!("{} belongs to another store", contents.epoch);
+                return Err(Error::new(ErrorKind::Incompatible, message));
+            }
+            (_, true) => {
+                contents.damage.push(format!("{}: its first record is missing", contents.epoch));
+                break;
+            }
+            (_, false) => {}
+        }
+        contents.records.push((seq, record));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::records::DoneRecord;
+
+    fn done(batch: u64) -> DoneRecord {
+        DoneRecord { batch, records: 1, bytes: 2, processing_us: 3, outputs: vec!["x".repeat(300)] }
+    }
+
+    fn begin(paths: &StorePaths) -> Catalog {
+        Catalog::begin(Disk::default(), paths.clone(), [7; 16], EpochId(1), 0, 1).unwrap()
+    }
+
+    fn batches(contents: &EpochContents) -> Vec<u64> {
+        let done = contents.records.iter().filter_map(|(_, record)| match record {
+            CatalogRecord::Done(done) => Some(done.batch),
+            _ => None,
+        });
+        done.collect()
+    }
+
+    #[test]
+    fn records_are_read_back_while_the_catalog_is_open_and_epochs_never_outgrow_a_segment() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = StorePaths::new(dir.path());
+        let mut catalog = begin(&paths);
+        for batch in 1..=1_500 {
+            catalog.append(&done(batch)).unwrap();
+        }
+        let epochs = list_epochs(&paths).unwrap();
+        assert!(epochs.len() > 1, "1,500 records fit one epoch");
+        let mut read = Vec::new();
+        for epoch in &epochs {
+            let contents = read_epoch(&paths, [7; 16], *epoch).unwrap();
+            assert_eq!(contents.damage, Vec::<String>::new());
+            assert_eq!(contents.witness, contents.last_seq());
+            read.extend(batches(&contents));
+            let length = std::fs::metadata(epoch_dir(&paths, *epoch).join("db")).unwrap().len();
+            assert!(length <= SEGMENT_BYTES as u64, "{epoch} is {length} bytes");
+        }
+        assert_eq!(read, (1..=1_500).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn the_longest_record_fits_a_fresh_epoch() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = StorePaths::new(dir.path());
+        let mut catalog = begin(&paths);
+        let mut long = done(1);
+        long.outputs = vec!["y".repeat(RECORD_BYTES_MAX - 1_000)];
+        for batch in 1..=4 {
+            long.batch = batch;
+            catalog.append(&long).unwrap();
+        }
+        long.outputs = vec!["y".repeat(RECORD_BYTES_MAX)];
+        assert_eq!(catalog.append(&long).unwrap_err().kind(), ErrorKind::InvalidGraph);
+        let read: Vec<u64> = list_epochs(&paths)
+            .unwrap()
+            .iter()
+            .flat_map(|epoch| batches(&read_epoch(&paths, [7; 16], *epoch).unwrap()))
+            .collect();
+        assert_eq!(read, [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn a_lost_tail_is_noticed_by_the_witness() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = StorePaths::new(dir.path());
+        let mut catalog = begin(&paths);
+        for batch in 1..=20 {
+            catalog.append(&done(batch)).unwrap();
+        }
+        drop(catalog);
+        let db = epoch_dir(&paths, EpochId(1)).join("db");
+        let file = open_options().write(true).open(&db).unwrap();
+        file.set_len(4_000).unwrap();
+        for entry in std::fs::read_dir(epoch_dir(&paths, EpochId(1))).unwrap() {
+            let path = entry.unwrap().path();
+            if path.file_name().unwrap().to_string_lossy().starts_with("snap.") {
+                std::fs::remove_file(path).unwrap();
+            }
+        }
+        let contents = read_epoch(&paths, [7; 16], EpochId(1)).unwrap();
+        assert!(batches(&contents).len() < 20);
+        assert!(!contents.damage.is_empty());
+    }
+
+    #[test]
+    fn an_epoch_of_another_store_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = StorePaths::new(dir.path());
+        drop(begin(&paths));
+        let error = read_epoch(&paths, [8; 16], EpochId(1)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Incompatible);
+    }
+}

@@ -1,0 +1,412 @@
+//! The files of checkpointed state: pages of entries, then a directory, then a trailer.
+//!
+//! A segment belongs to one checkpoint and holds, for each operator and key group that changed, either a
+//! delta or a base. It is written once and read in place: a restart reads the directory and checks every
+//! page, and looks entries up in the pages only when their keys come up.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::frame::{FrameHeader, FrameKind, HEADER_BYTES, append_frame, decode_frame, encode_frame};
+use crate::format::records::{
+    Directory, GroupDirectory, OperatorDirectory, PageRef, Record, SegmentHeader, SegmentRef,
+};
+use crate::format::segment::{
+    Entry, PAGE_BYTES, TRAILER_PAYLOAD_BYTES, append_entry, entries, parse_trailer, trailer,
+};
+use crate::id::SegmentId;
+use crate::store::disk::read_at;
+use crate::store::{Disk, StorePaths, numbered_entries};
+
+const TRAILER_BYTES: u64 = (HEADER_BYTES + TRAILER_PAYLOAD_BYTES) as u64;
+
+fn segment_path(paths: &StorePaths, segment: SegmentId) -> PathBuf {
+    paths.state().join(format!("{}.segment", segment.0))
+}
+
+/// The segments on disk, ascending.
+pub(crate) fn list_segments(paths: &StorePaths) -> Result<Vec<SegmentId>> {
+    Ok(numbered_entries(&paths.state(), ".segment")?.into_iter().map(SegmentId).collect())
+}
+
+pub(crate) fn remove_segment(disk: &Disk, paths: &StorePaths, segment: SegmentId) -> Result<()> {
+    disk.remove_file(&segment_path(paths, segment))
+}
+
+/// How much a key group holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LiveSize {
+    pub(crate) keys: u64,
+    /// As entries of a segment.
+    pub(crate) bytes: u64,
+}
+
+/// One key group of one operator, laid out as pages; offsets count from its own start.
+#[derive(Debug)]
+pub(crate) struct EncodedGroup {
+    directory: GroupDirectory,
+    bytes: Vec<u8>,
+}
+
+impl EncodedGroup {
+    /// Lays out `entries`, which are ordered by (hash, key), of a group that then holds `live`.
+    pub(crate) fn encode<'a>(
+        group: usize,
+        base: bool,
+        live: LiveSize,
+        entries: impl Iterator<Item = Entry<'a>>,
+    ) -> Result<Self> {
+        let mut directory = GroupDirectory {
+            group: group as u16,
+            base,
+            entries: 0,
+            bytes: 0,
+            live_keys: live.keys,
+            live_bytes: live.bytes,
+            pages: Vec::new(),
+        };
+        let mut bytes = Vec::new();
+        let mut page = Vec::new();
+        let mut first_hash = 0;
+        for entry in entries {
+            if page.is_empty() {
+                first_hash = entry.hash;
+            }
+            append_entry(&mut page, entry)?;
+            directory.entries += 1;
+            if page.len() >= PAGE_BYTES {
+                close_page(&mut directory, &mut bytes, &mut page, first_hash)?;
+            }
+        }
+        if !page.is_empty() {
+            close_page(&mut directory, &mut bytes, &mut page, first_hash)?;
+        }
+        directory.bytes = bytes.len() as u64;
+        Ok(EncodedGroup { directory, bytes })
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.directory.bytes
+    }
+
+    pub(crate) fn is_base(&self) -> bool {
+        self.directory.base
+    }
+}
+
+fn close_page(
+    directory: &mut GroupDirectory,
+    bytes: &mut Vec<u8>,
+    page: &mut Vec<u8>,
+    first_hash: u64,
+) -> Result<()> {
+    directory.pages.push(PageRef { offset: bytes.len() as u64, first_hash });
+    append_frame(bytes, FrameKind::Page, u64::from(directory.group), page)?;
+    page.clear();
+    Ok(())
+}
+
+/// What one checkpoint adds: per operator, the groups that changed.
+#[derive(Debug, Default)]
+pub(crate) struct EncodedState {
+    pub(crate) operators: Vec<(String, Vec<EncodedGroup>)>,
+}
+
+impl EncodedState {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.operators.iter().all(|(_, groups)| groups.is_empty())
+    }
+}
+
+/// Writes a segment and makes it durable. A segment that was not finished is referred to by nothing and is
+/// removed at the next start.
+pub(crate) fn write_segment(
+    disk: &Disk,
+    paths: &StorePaths,
+    segment: SegmentId,
+    header: &SegmentHeader,
+    state: &EncodedState,
+) -> Result<SegmentRef> {
+    let path = segment_path(paths, segment);
+    disk.remove_file(&path)?;
+    let mut file = disk.create_file(&path)?;
+    let start = header.to_frame(segment.0)?;
+    disk.write(&mut file, &start, &path)?;
+    let mut at = start.len() as u64;
+    let mut directory = Directory::default();
+    for (name, groups) in &state.operators {
+        let mut listed = Vec::with_capacity(groups.len());
+        for group in groups {
+            disk.write(&mut file, &group.bytes, &path)?;
+            let mut placed = group.directory.clone();
+            placed.pages.iter_mut().for_each(|page| page.offset += at);
+            at += group.bytes.len() as u64;
+            listed.push(placed);
+        }
+        directory.operators.push(OperatorDirectory { name: name.clone(), groups: listed });
+    }
+    let listing = directory.to_frame(segment.0)?;
+    let end = encode_frame(FrameKind::Trailer, segment.0, &trailer(at, listing.len() as u64))?;
+    disk.write(&mut file, &listing, &path)?;
+    disk.write(&mut file, &end, &path)?;
+    disk.sync(&file, &path)?;
+    disk.sync_dir(&paths.state())?;
+    let directory_crc = FrameHeader::parse(&listing)?.crc;
+    Ok(SegmentRef { segment: segment.0, length: at + (listing.len() + end.len()) as u64, directory_crc })
+}
+
+/// A segment open for reading.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub(crate) id: SegmentId,
+    file: File,
+    path: PathBuf,
+    length: u64,
+    operators: BTreeMap<String, BTreeMap<u16, GroupDirectory>>,
+}
+
+impl Segment {
+    /// Opens the segment that a checkpoint refers to and checks its header, trailer and directory.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] naming the file when it is missing, cut or damaged,
+    /// [`ErrorKind::Incompatible`] when it belongs to another store or version.
+    pub(crate) fn open(paths: &StorePaths, store: [u8; 16], expected: &SegmentRef) -> Result<Self> {
+        let id = SegmentId(expected.segment);
+        let path = segment_path(paths, id);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
+                return Err(Error::corrupt(format!("{} is missing", path.display())));
+            }
+            Err(cause) => return Err(Error::io(format!("open {}", path.display()), cause)),
+        };
+        let length =
+            file.metadata().map_err(|cause| Error::io(format!("look at {}", path.display()), cause))?.len();
+        if length != expected.length {
+            let message = format!("{} has {length} bytes, not {}", path.display(), expected.length);
+            return Err(Error::corrupt(message));
+        }
+        let mut segment = Segment { id, file, path, length, operators: BTreeMap::new() };
+        let read = segment.read_directory(store, expected.directory_crc);
+        let directory = read.map_err(|error| error.within(segment.path.display()))?;
+        for operator in directory.operators {
+            let groups = operator.groups.into_iter().map(|group| (group.group, group)).collect();
+            segment.operators.insert(operator.name, groups);
+        }
+        Ok(segment)
+    }
+
+    fn read_directory(&self, store: [u8; 16], directory_crc: u32) -> Result<Directory> {
+        let (id, header) = SegmentHeader::from_frame(&self.read_frame(0)?)?;
+        if header.store != store {
+            return Err(Error::new(ErrorKind::Incompatible, "it belongs to another store"));
+        }
+        if id != self.id.0 {
+            return Err(Error::corrupt(format!("it is segment {id} under another name")));
+        }
+        let trailer_at =
+            self.length.checked_sub(TRAILER_BYTES).ok_or_else(|| Error::corrupt("it has no trailer"))?;
+        let trailer = self.read_frame(trailer_at)?;
+        let (header, payload) = decode_frame(&trailer)?;
+        header.expect(FrameKind::Trailer)?;
+        let (at, length) = parse_trailer(payload)?;
+        let directory = self.read_frame(at)?;
+        if directory.len() as u64 != length || FrameHeader::parse(&directory)?.crc != directory_crc {
+            return Err(Error::corrupt("its directory is not the one that was committed"));
+        }
+        Ok(Directory::from_frame(&directory)?.1)
+    }
+
+    /// A whole frame; its length is checked against the file before anything is allocated for it.
+    fn read_frame(&self, at: u64) -> Result<Vec<u8>> {
+        let cut = || Error::corrupt(format!("the frame at byte {at} runs over the end of the file"));
+        if at.checked_add(HEADER_BYTES as u64).is_none_or(|end| end > self.length) {
+            return Err(cut());
+        }
+        let header = FrameHeader::parse(&read_at(&self.file, at, HEADER_BYTES, &self.path)?)
+            .map_err(|error| error.within(format!("frame at byte {at}")))?;
+        if at.checked_add(header.frame_bytes()).is_none_or(|end| end > self.length) {
+            return Err(cut());
+        }
+        read_at(&self.file, at, header.frame_bytes() as usize, &self.path)
+    }
+
+    /// The parts of this segment that hold `operator`, by key group.
+    pub(crate) fn groups_of(self: &Arc<Self>, operator: &str) -> Vec<GroupSource> {
+        let groups = self.operators.get(operator).into_iter().flat_map(BTreeMap::values);
+        groups.map(|group| GroupSource { segment: self.clone(), group: group.clone() }).collect()
+    }
+
+    /// Checks every page.
+    ///
+    /// # Errors
+    /// The first damaged page, as [`ErrorKind::Corrupt`] naming file, place, operator and key group.
+    pub(crate) fn verify(self: &Arc<Self>) -> Result<()> {
+        for (name, groups) in &self.operators {
+            for group in groups.values() {
+                let source = GroupSource { segment: self.clone(), group: group.clone() };
+                let mut found = 0;
+                source
+                    .for_each(|_| {
+                        found += 1;
+                        Ok(())
+                    })
+                    .map_err(|error| error.within(format!("state of `{name}`")))?;
+                if found != group.entries {
+                    let message = format!(
+                        "{}: key group {} of `{name}` has {found} entries, not {}",
+                        self.path.display(),
+                        group.group,
+                        group.entries
+                    );
+                    return Err(Error::corrupt(message));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One key group of one operator in one segment.
+#[derive(Clone, Debug)]
+pub(crate) struct GroupSource {
+    segment: Arc<Segment>,
+    pub(crate) group: GroupDirectory,
+}
+
+impl GroupSource {
+    pub(crate) fn segment_id(&self) -> SegmentId {
+        self.segment.id
+    }
+
+    fn page(&self, at: u64, page: &mut Vec<u8>) -> Result<()> {
+        let segment = &self.segment;
+        let place = |error: Error| {
+            error.within(format!(
+                "{}, page at byte {at} (key group {})",
+                segment.path.display(),
+                self.group.group
+            ))
+        };
+        let cut = || place(Error::corrupt("it runs over the end of the file"));
+        let mut header = [0; HEADER_BYTES];
+        if at.checked_add(HEADER_BYTES as u64).is_none_or(|end| end > segment.length) {
+            return Err(cut());
+        }
+        let io = |cause| Error::io(format!("read {}", segment.path.display()), cause);
+        segment.file.read_exact_at(&mut header, at).map_err(io)?;
+        let header = FrameHeader::parse(&header).map_err(place)?;
+        if at + header.frame_bytes() > segment.length {
+            return Err(cut());
+        }
+        page.resize(header.length as usize, 0);
+        segment.file.read_exact_at(page, at + HEADER_BYTES as u64).map_err(io)?;
+        header.expect(FrameKind::Page).and_then(|()| header.check(page)).map_err(place)
+    }
+
+    /// Calls `each` with every entry, ordered by (hash, key).
+    pub(crate) fn for_each(&self, mut each: impl FnMut(Entry<'_>) -> Result<()>) -> Result<()> {
+        let mut page = Vec::new();
+        for place in &self.group.pages {
+            self.page(place.offset, &mut page)?;
+            for entry in entries(&page) {
+                each(entry?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks a key up: `None` when this segment says nothing about it, `Some(None)` when it was removed.
+    pub(crate) fn find(&self, hash: u64, key: &[u8], page: &mut Vec<u8>) -> Result<Option<Option<Vec<u8>>>> {
+        // Entries of one hash may begin at the end of the page before the first that starts with it.
+        let after = self.group.pages.partition_point(|place| place.first_hash < hash);
+        for place in &self.group.pages[after.saturating_sub(1)..] {
+            if place.first_hash > hash {
+                break;
+            }
+            self.page(place.offset, page)?;
+            for entry in entries(page) {
+                let entry = entry?;
+                if entry.hash == hash && entry.key == key {
+                    return Ok(Some(entry.value.map(<[u8]>::to_vec)));
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const STORE: [u8; 16] = [9; 16];
+
+    type Rows = BTreeMap<(u64, Vec<u8>), Option<Vec<u8>>>;
+
+    fn write(paths: &StorePaths, rows: &Rows) -> SegmentRef {
+        let entries =
+            rows.iter().map(|((hash, key), value)| Entry { hash: *hash, key, value: value.as_deref() });
+        let group = EncodedGroup::encode(5, true, LiveSize::default(), entries).unwrap();
+        let state = EncodedState { operators: vec![("totals".into(), vec![group])] };
+        let header = SegmentHeader { store: STORE, checkpoint: 1 };
+        write_segment(&Disk::default(), paths, SegmentId(4), &header, &state).unwrap()
+    }
+
+    fn store() -> (tempfile::TempDir, StorePaths) {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("state")).unwrap();
+        let paths = StorePaths::new(dir.path());
+        (dir, paths)
+    }
+
+    fn rows(keys: u64, hash_of: impl Fn(u64) -> u64) -> Rows {
+        let value = |key: u64| (key % 7 != 0).then(|| vec![key as u8; (key % 50) as usize]);
+        (0..keys).map(|key| ((hash_of(key), key.to_be_bytes().to_vec()), value(key))).collect()
+    }
+
+    #[test]
+    fn what_is_written_is_found_also_where_many_keys_share_a_hash() {
+        for rows in [rows(3_000, |key| key * 0x9e37), rows(3_000, |key| key / 1_000), Rows::new()] {
+            let (_dir, paths) = store();
+            let written = write(&paths, &rows);
+            let segment = Arc::new(Segment::open(&paths, STORE, &written).unwrap());
+            segment.verify().unwrap();
+            let source = segment.groups_of("totals").remove(0);
+            let mut page = Vec::new();
+            for ((hash, key), value) in &rows {
+                assert_eq!(source.find(*hash, key, &mut page).unwrap().as_ref(), Some(value));
+            }
+            assert_eq!(source.find(u64::MAX, b"absent", &mut page).unwrap(), None);
+            assert_eq!(source.find(500, b"absent", &mut page).unwrap(), None);
+            assert!(segment.groups_of("other").is_empty());
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+        #[test]
+        fn any_damage_is_a_typed_error(at in any::<prop::sample::Index>(), bit in 0u8..8, cut in any::<bool>()) {
+            let (_dir, paths) = store();
+            let written = write(&paths, &rows(700, |key| key * 0x9e37));
+            let path = segment_path(&paths, SegmentId(4));
+            let mut bytes = std::fs::read(&path).unwrap();
+            let at = at.index(bytes.len());
+            if cut {
+                bytes.truncate(at);
+            } else {
+                bytes[at] ^= 1 << bit;
+            }
+            std::fs::write(&path, bytes).unwrap();
+            let checked = Segment::open(&paths, STORE, &written).and_then(|segment| Arc::new(segment).verify());
+            let kind = checked.unwrap_err().kind();
+            prop_assert!(matches!(kind, ErrorKind::Corrupt | ErrorKind::Incompatible), "{kind:?}");
+        }
+    }
+}
