@@ -40,6 +40,11 @@ impl WakeUp {
         self.changed.notify_all();
     }
 
+    /// Blocks until notified after `seen` was read, at most for `timeout` of real time.
+    pub(crate) fn wait_for(&self, seen: u64, timeout: Duration) {
+        self.wait(seen, Some(timeout));
+    }
+
     fn lock(&self) -> MutexGuard<'_, u64> {
         self.notified.lock().unwrap_or_else(PoisonError::into_inner)
     }

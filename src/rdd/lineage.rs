@@ -10,8 +10,13 @@ use crate::rdd::{Lineage, Parent, Rdd, Record};
 /// Runs the shuffles that `node` reads, those furthest up first. An explicit stack: lineages may be deeper
 /// than a thread's stack allows.
 pub(crate) fn prepare(executor: &Executor, node: &dyn Lineage) -> Result<()> {
+    prepare_all(executor, node.parents())
+}
+
+/// The same for what something is about to read.
+pub(crate) fn prepare_all(executor: &Executor, parents: Vec<Parent>) -> Result<()> {
     let mut seen = HashSet::new();
-    let mut pending = node.parents();
+    let mut pending = parents;
     let mut shuffles = Vec::new();
     while let Some(parent) = pending.pop() {
         let next = match &parent {

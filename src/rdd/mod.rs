@@ -13,6 +13,7 @@ pub(crate) mod shuffle;
 
 use std::sync::Arc;
 
+pub(crate) use lineage::prepare_all;
 pub use node::Emitter;
 pub(crate) use node::{CHUNK_RECORDS, Chunks, Lineage, NodeInfo, Parent, RddNode, WideDependency};
 

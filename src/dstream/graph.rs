@@ -1,0 +1,170 @@
+//! The graph of a job: its inputs, its stateful operators, its outputs, and a description of all.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::batch::Batch;
+use crate::dstream::Output;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::records::LineageNode;
+use crate::id::StreamId;
+use crate::source::{Inlet, Offer, Positions, ReceiverTask};
+use crate::state::OperatorState;
+
+/// An operator that keeps state from batch to batch.
+pub(crate) trait StatefulNode: Send + Sync {
+    fn state(&self) -> &Arc<OperatorState>;
+
+    /// Computes the batch's changes, then applies them: all or, when computing fails, none.
+    fn advance(&self, batch: &Batch) -> Result<()>;
+
+    /// The batch is over: nothing may refer to the numbers of keys any more.
+    fn finish_batch(&self) -> Result<()>;
+}
+
+/// A replayable source whose record type no longer matters.
+pub(crate) trait PollSource: Send {
+    fn poll(&mut self, positions: &Positions, limit: u64, now_ms: u64) -> Result<Offer>;
+}
+
+/// How an input gets its records.
+pub(crate) enum InputKind {
+    /// Runs on the tokio runtime.
+    Receiver { task: ReceiverTask, ends_by_itself: bool },
+    /// Is pushed into by hand.
+    Queue(Box<dyn FnOnce(tokio::runtime::Handle, Inlet) + Send>),
+    /// Is asked once per batch.
+    Replayable { source: Box<dyn PollSource>, positions: Positions },
+}
+
+/// An input of the job.
+pub(crate) struct Input {
+    pub(crate) name: Arc<str>,
+    pub(crate) stream: StreamId,
+    pub(crate) kind: InputKind,
+}
+
+#[derive(Default)]
+struct Parts {
+    nodes: Vec<LineageNode>,
+    inputs: Vec<Input>,
+    stateful: Vec<Arc<dyn StatefulNode>>,
+    outputs: Vec<Arc<Output>>,
+    names: HashSet<String>,
+    problems: Vec<String>,
+}
+
+/// The description of a job while it is being written.
+pub(crate) struct Graph {
+    partitions: usize,
+    parts: Mutex<Parts>,
+}
+
+/// A job as it runs: nothing can be added any more.
+pub(crate) struct Job {
+    pub(crate) inputs: Vec<Input>,
+    pub(crate) stateful: Vec<Arc<dyn StatefulNode>>,
+    pub(crate) outputs: Vec<Arc<Output>>,
+    pub(crate) lineage: Vec<LineageNode>,
+    pub(crate) fingerprint: u64,
+}
+
+impl Graph {
+    pub(crate) fn new(partitions: usize) -> Arc<Self> {
+        Arc::new(Graph { partitions, parts: Mutex::default() })
+    }
+
+    pub(crate) fn partitions(&self) -> usize {
+        self.partitions
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Parts> {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn operation(&self, id: u32) -> String {
+        self.lock().nodes.get(id as usize).map_or_else(String::new, |node| node.operation.clone())
+    }
+
+    /// Adds a node to the description and returns its number.
+    pub(crate) fn add_node<T>(&self, operation: &str, name: &str, parents: &[u32], wide: bool) -> u32 {
+        let mut parts = self.lock();
+        let id = parts.nodes.len() as u32;
+        parts.nodes.push(LineageNode {
+            id,
+            operation: operation.to_owned(),
+            name: name.to_owned(),
+            record_type: std::any::type_name::<T>().to_owned(),
+            parents: parents.to_vec(),
+            wide,
+        });
+        id
+    }
+
+    fn claim_name(parts: &mut Parts, kind: &str, name: &str) {
+        if name.is_empty() || name.len() > 255 {
+            parts
+                .problems
+                .push(format!("the name of a {kind} must have 1 to 255 bytes, `{name}` has {}", name.len()));
+        }
+        if !parts.names.insert(format!("{kind} {name}")) {
+            parts.problems.push(format!("two {kind}s are called `{name}`: each needs a name of its own"));
+        }
+    }
+
+    pub(crate) fn add_input(&self, name: &Arc<str>, kind: InputKind) {
+        let mut parts = self.lock();
+        Self::claim_name(&mut parts, "stream", name);
+        parts.inputs.push(Input { name: name.clone(), stream: StreamId::of(name), kind });
+    }
+
+    pub(crate) fn add_stateful(&self, name: &str, node: Arc<dyn StatefulNode>) {
+        let mut parts = self.lock();
+        Self::claim_name(&mut parts, "stateful operator", name);
+        if name.starts_with(POSITIONS_PREFIX) {
+            parts.problems.push(format!("the name `{name}` is taken: `{POSITIONS_PREFIX}` is for sources"));
+        }
+        parts.stateful.push(node);
+    }
+
+    pub(crate) fn add_output(&self, output: Output) {
+        self.lock().outputs.push(Arc::new(output));
+    }
+
+    /// Closes the description.
+    pub(crate) fn into_job(self: &Arc<Self>) -> Result<Job> {
+        let parts = std::mem::take(&mut *self.lock());
+        let invalid = |message: String| Err(Error::new(ErrorKind::InvalidGraph, message));
+        if let Some(problem) = parts.problems.first() {
+            return invalid(problem.clone());
+        }
+        if parts.inputs.is_empty() {
+            return invalid("the job has no input stream".to_owned());
+        }
+        if parts.outputs.is_empty() && parts.stateful.is_empty() {
+            return invalid(
+                "the job has no output operation and keeps no state: it would do nothing".to_owned(),
+            );
+        }
+        let fingerprint = xxh3_64(format!("{:?}", parts.nodes).as_bytes());
+        let Parts { nodes, inputs, stateful, outputs, .. } = parts;
+        Ok(Job { inputs, stateful, outputs, lineage: nodes, fingerprint })
+    }
+}
+
+/// The operator that holds the positions of a source is called this and the stream's name.
+pub(crate) const POSITIONS_PREFIX: &str = "positions of ";
+
+impl Job {
+    /// Everything that a checkpoint holds, in a fixed order: stateful operators, then source positions.
+    pub(crate) fn states(&self) -> Vec<Arc<OperatorState>> {
+        let stateful = self.stateful.iter().map(|node| node.state().clone());
+        let positions = self.inputs.iter().filter_map(|input| match &input.kind {
+            InputKind::Replayable { positions, .. } => Some(positions.state().clone()),
+            _ => None,
+        });
+        stateful.chain(positions).collect()
+    }
+}

@@ -1,0 +1,95 @@
+//! DStreams: a job's description, from which every batch makes its RDDs.
+
+mod graph;
+mod ops;
+mod outputs;
+mod state_view;
+
+use std::sync::Arc;
+
+pub(crate) use graph::{Graph, Input, InputKind, Job, POSITIONS_PREFIX, PollSource, StatefulNode};
+pub use ops::{StateSpec, Visit};
+pub(crate) use outputs::Output;
+pub use outputs::{BatchInfo, OutputError};
+pub use state_view::StateView;
+
+use crate::batch::Batch;
+use crate::error::Result;
+use crate::rdd::{Rdd, Record};
+
+/// A stream of records, one [`Rdd`] per batch.
+///
+/// A cheap handle on a description. Transformations make other descriptions; an output operation
+/// ([`print`], [`for_each_rdd`], [`save_as_text_files`]) makes the batches run what it is described by.
+///
+/// ```
+/// # fn main() -> millpond::Result<()> {
+/// let context = millpond::StreamingContext::builder("errors").build()?;
+/// let lines = context.socket_text_stream("log", "127.0.0.1:9999");
+/// let errors = lines.filter(|line| line.as_bytes().starts_with(b"ERROR"));
+/// errors.count().print(1);
+/// # Ok(()) }
+/// ```
+///
+/// [`print`]: DStream::print
+/// [`for_each_rdd`]: DStream::for_each_rdd
+/// [`save_as_text_files`]: DStream::save_as_text_files
+#[must_use = "a DStream does nothing until an output operation uses it"]
+pub struct DStream<T> {
+    graph: Arc<Graph>,
+    id: u32,
+    make: Arc<MakeRdd<T>>,
+}
+
+type MakeRdd<T> = dyn Fn(&Batch) -> Result<Rdd<T>> + Send + Sync;
+
+impl<T> Clone for DStream<T> {
+    fn clone(&self) -> Self {
+        DStream { graph: self.graph.clone(), id: self.id, make: self.make.clone() }
+    }
+}
+
+impl<T> std::fmt::Debug for DStream<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "DStream({}: {})", self.id, self.graph.operation(self.id))
+    }
+}
+
+impl<T: Record> DStream<T> {
+    pub(crate) fn new(
+        graph: &Arc<Graph>,
+        id: u32,
+        make: impl Fn(&Batch) -> Result<Rdd<T>> + Send + Sync + 'static,
+    ) -> Self {
+        DStream { graph: graph.clone(), id, make: Arc::new(make) }
+    }
+
+    /// The RDD of this stream in a batch.
+    pub(crate) fn rdd(&self, batch: &Batch) -> Result<Rdd<T>> {
+        batch.rdd_of(self.id, || (self.make)(batch))
+    }
+
+    /// A stream whose RDDs are made from those of this one.
+    fn derive<U: Record>(
+        &self,
+        operation: &'static str,
+        make: impl Fn(Rdd<T>, &Batch) -> Result<Rdd<U>> + Send + Sync + 'static,
+    ) -> DStream<U> {
+        let parent = self.clone();
+        let id = self.graph.add_node::<U>(operation, "", &[self.id], false);
+        DStream::new(&self.graph, id, move |batch| make(parent.rdd(batch)?, batch))
+    }
+
+    /// The same for an operation that shuffles, from this and perhaps another stream.
+    fn derive_wide<U: Record>(
+        &self,
+        operation: &'static str,
+        others: &[u32],
+        make: impl Fn(Rdd<T>, &Batch, usize) -> Result<Rdd<U>> + Send + Sync + 'static,
+    ) -> DStream<U> {
+        let parent = self.clone();
+        let partitions = self.graph.partitions();
+        let id = self.graph.add_node::<U>(operation, "", &[&[self.id], others].concat(), true);
+        DStream::new(&self.graph, id, move |batch| make(parent.rdd(batch)?, batch, partitions))
+    }
+}

@@ -1,0 +1,300 @@
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::batch::Batch;
+use crate::dstream::{DStream, StatefulNode};
+use crate::error::{Error, ErrorKind, Result};
+use crate::exec::TaskContext;
+use crate::rdd::shuffle::{Grouped, KeyedNode, decode_key, groups_of_partition};
+use crate::rdd::{Chunks, Lineage, NodeInfo, Parent, Rdd, RddNode, prepare_all};
+use crate::record::{Data, DataBuffer, Key};
+use crate::state::{GroupChanges, OperatorState, StateType};
+
+/// Which keys a stateful operator visits in a batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Visit {
+    /// Only keys with new values: a batch costs what it touches.
+    #[default]
+    Touched,
+    /// Every key there is, as Spark does: a batch costs as much as the state is large.
+    All,
+}
+
+/// The name of a stateful operator, and how it works.
+///
+/// The name is what its state is found by after a restart, whatever else in the job has changed.
+#[derive(Clone, Debug)]
+pub struct StateSpec {
+    name: String,
+    visit: Visit,
+}
+
+impl StateSpec {
+    /// State under this name.
+    pub fn named(name: impl Into<String>) -> Self {
+        StateSpec { name: name.into(), visit: Visit::default() }
+    }
+
+    /// Which keys are visited in a batch. Default [`Visit::Touched`].
+    #[must_use]
+    pub fn visit(mut self, visit: Visit) -> Self {
+        self.visit = visit;
+        self
+    }
+}
+
+impl From<&str> for StateSpec {
+    fn from(name: &str) -> Self {
+        StateSpec::named(name)
+    }
+}
+
+impl<K: Key, V: Data> DStream<(K, V)> {
+    /// State per key, kept over the whole life of the store: `update` gets the key's new values, in the
+    /// order of their records, and its state if it has one, and returns the new state; `None` removes the
+    /// key and leaves nothing behind.
+    ///
+    /// The resulting stream has, in each batch, the visited keys that have a state, with it. By default
+    /// only keys with new values are visited; with [`Visit::All`] every key is, as in Spark.
+    ///
+    /// Lazy; one shuffle, none after [`reduce_by_key`](DStream::reduce_by_key), which also moves less. The
+    /// state is checkpointed under the given name; a replay calls `update` again and gives the same
+    /// states. When `update` panics on every attempt, nothing of the batch is applied and the job stops.
+    ///
+    /// ```
+    /// # fn main() -> millpond::Result<()> {
+    /// # let context = millpond::StreamingContext::builder("doc").build()?;
+    /// # let lines = context.socket_text_stream("lines", "127.0.0.1:9999");
+    /// let words = lines.flat_map(|line, out| line.words().for_each(|word| out.emit((word, 1u64))));
+    /// let totals = words
+    ///     .reduce_by_key(|a, b| a + b)
+    ///     .update_state_by_key("totals", |new, total: Option<u64>| {
+    ///         Some(total.unwrap_or(0) + new.iter().sum::<u64>())
+    ///     });
+    /// totals.print(10);
+    /// # Ok(()) }
+    /// ```
+    pub fn update_state_by_key<S: Data>(
+        &self,
+        spec: impl Into<StateSpec>,
+        update: impl Fn(&[V], Option<S>) -> Option<S> + Send + Sync + 'static,
+    ) -> DStream<(K, S)> {
+        let spec = spec.into();
+        let id = self.graph.add_node::<(K, S)>("update_state_by_key", &spec.name, &[self.id], true);
+        let node = Arc::new(UpdateNode {
+            parent: self.clone(),
+            partitions: self.graph.partitions(),
+            state: OperatorState::new(&spec.name, StateType::of::<K, S>()),
+            visit: spec.visit,
+            update,
+            rows: Mutex::new(None),
+        });
+        self.graph.add_stateful(&spec.name, node.clone());
+        DStream::new(&self.graph, id, move |batch| node.rdd(batch))
+    }
+}
+
+struct UpdateNode<K, V, S, F> {
+    parent: DStream<(K, V)>,
+    partitions: usize,
+    state: Arc<OperatorState>,
+    visit: Visit,
+    update: F,
+    /// The visited keys of the batch in progress.
+    rows: Mutex<Option<Arc<StateRows<K, S>>>>,
+}
+
+impl<K: Key, V: Data, S: Data, F: Fn(&[V], Option<S>) -> Option<S> + Send + Sync> UpdateNode<K, V, S, F> {
+    fn rdd(&self, batch: &Batch) -> Result<Rdd<(K, S)>> {
+        let rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let rows = rows.ok_or_else(|| {
+            Error::new(
+                ErrorKind::InvalidGraph,
+                format!("`{}` was read before its batch ran", self.state.name()),
+            )
+        })?;
+        let mut info = NodeInfo::new(&batch.executor, "update_state_by_key", self.partitions);
+        info.detail = format!(" `{}` after {}", self.state.name(), batch.id);
+        Ok(Rdd::new(&batch.executor, StateNode { info, rows }))
+    }
+
+    /// Decides what happens to one key group.
+    fn group_changes(&self, input: &dyn KeyedNode<V>, group: usize) -> Result<GroupChanges> {
+        let grouped = input.grouped(group)?;
+        let mut buffer = DataBuffer::default();
+        let mut changes = GroupChanges::default();
+        let mut state = self.state.group(group);
+        if self.visit == Visit::Touched {
+            for at in 0..grouped.keys.len() {
+                let number = state.touch(grouped.keys.hash(at), grouped.keys.key(at))?;
+                let before = state.table().value(number);
+                self.update_key(number, before, grouped.values(at), &mut changes, &mut buffer)?;
+            }
+            return Ok(changes);
+        }
+        state.load()?;
+        for (hash, key) in grouped.keys.iter() {
+            state.touch(hash, key)?;
+        }
+        let table = state.table();
+        let mut visited: Vec<u32> = table.live();
+        visited.extend(grouped.keys.iter().filter_map(|(hash, key)| {
+            let number = table.find(hash, key)?;
+            table.value(number).is_none().then_some(number as u32)
+        }));
+        visited.sort_unstable_by(|&a, &b| {
+            let place = |at: u32| (table.hash(at as usize), table.key(at as usize));
+            place(a).cmp(&place(b))
+        });
+        for number in visited {
+            let number = number as usize;
+            let values = values_of(&grouped, table.hash(number), table.key(number));
+            self.update_key(number, table.value(number), values, &mut changes, &mut buffer)?;
+        }
+        Ok(changes)
+    }
+
+    #[inline]
+    fn update_key(
+        &self,
+        number: usize,
+        before: Option<&[u8]>,
+        values: &[V],
+        changes: &mut GroupChanges,
+        buffer: &mut DataBuffer,
+    ) -> Result<()> {
+        let before = before.map(|bytes| S::decode(bytes, buffer)).transpose()?;
+        match (self.update)(values, before) {
+            None => changes.push(number, None),
+            Some(after) => {
+                after.encode(buffer)?;
+                changes.push(number, Some(buffer.as_bytes()));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn values_of<'a, V>(grouped: &'a Grouped<V>, hash: u64, key: &[u8]) -> &'a [V] {
+    grouped.keys.find(hash, key).map_or(&[], |at| grouped.values(at))
+}
+
+impl<K: Key, V: Data, S: Data, F> StatefulNode for UpdateNode<K, V, S, F>
+where
+    F: Fn(&[V], Option<S>) -> Option<S> + Send + Sync,
+{
+    fn state(&self) -> &Arc<OperatorState> {
+        &self.state
+    }
+
+    fn advance(&self, batch: &Batch) -> Result<()> {
+        let input = self.parent.rdd(batch)?.keyed("update_state_by_key");
+        let dependencies = input.dependencies().into_iter().map(Parent::Wide).collect();
+        prepare_all(&batch.executor, dependencies)?;
+        let stage = format!("update_state_by_key `{}`", self.state.name());
+        let groups_of = |partition| groups_of_partition(partition, self.partitions);
+        let changes = batch.executor.run_stage(&stage, self.partitions, |_, partition| {
+            groups_of(partition).map(|group| self.group_changes(&*input, group)).collect::<Result<Vec<_>>>()
+        })?;
+        batch.executor.run_stage(&stage, self.partitions, |_, partition| {
+            for (group, changes) in groups_of(partition).zip(&changes[partition]) {
+                self.state.group(group).apply(changes);
+            }
+            Ok(())
+        })?;
+        let rows = StateRows {
+            state: self.state.clone(),
+            partitions: self.partitions,
+            source: Mutex::new(Rows::InState(changes.into_iter().flatten().collect())),
+            key: PhantomData,
+        };
+        *self.rows.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(rows));
+        Ok(())
+    }
+
+    fn finish_batch(&self) -> Result<()> {
+        let rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match rows {
+            // Somebody kept an RDD of this batch: it gets a copy of its own before the state moves on.
+            Some(rows) if Arc::strong_count(&rows) > 1 => rows.detach(),
+            _ => Ok(()),
+        }
+    }
+}
+
+enum Rows<K, S> {
+    /// The visited keys' numbers by key group: their states are read from the table, which still is as this
+    /// batch left it.
+    InState(Vec<GroupChanges>),
+    Detached(Vec<Arc<Vec<(K, S)>>>),
+}
+
+/// The visited keys of one batch with their states. It ends the lineage, as a checkpointed RDD does in
+/// Spark: the state before the batch is gone.
+struct StateRows<K, S> {
+    state: Arc<OperatorState>,
+    partitions: usize,
+    source: Mutex<Rows<K, S>>,
+    key: PhantomData<K>,
+}
+
+impl<K: Key, S: Data> StateRows<K, S> {
+    fn partition(&self, partition: usize) -> Result<Arc<Vec<(K, S)>>> {
+        match &*self.source.lock().unwrap_or_else(PoisonError::into_inner) {
+            Rows::Detached(partitions) => Ok(partitions[partition].clone()),
+            Rows::InState(changes) => {
+                self.read(changes, groups_of_partition(partition, self.partitions)).map(Arc::new)
+            }
+        }
+    }
+
+    fn read(&self, changes: &[GroupChanges], groups: Range<usize>) -> Result<Vec<(K, S)>> {
+        let mut rows = Vec::new();
+        let mut buffer = DataBuffer::default();
+        for group in groups {
+            let state = self.state.group(group);
+            for &at in changes[group].touched() {
+                if let Some(value) = state.table().value(at as usize) {
+                    rows.push((decode_key(state.table().key(at as usize))?, S::decode(value, &mut buffer)?));
+                }
+            }
+        }
+        Ok(rows)
+    }
+
+    fn detach(&self) -> Result<()> {
+        let partitions: Result<Vec<_>> =
+            (0..self.partitions).map(|partition| self.partition(partition)).collect();
+        *self.source.lock().unwrap_or_else(PoisonError::into_inner) = Rows::Detached(partitions?);
+        Ok(())
+    }
+}
+
+struct StateNode<K, S> {
+    info: NodeInfo,
+    rows: Arc<StateRows<K, S>>,
+}
+
+impl<K: Key, S: Data> Lineage for StateNode<K, S> {
+    fn info(&self) -> &NodeInfo {
+        &self.info
+    }
+
+    fn parents(&self) -> Vec<Parent> {
+        Vec::new()
+    }
+}
+
+impl<K: Key, S: Data> RddNode<(K, S)> for StateNode<K, S> {
+    fn compute(&self, _: &TaskContext, partition: usize, out: &mut Chunks<'_, (K, S)>) -> Result<()> {
+        let rows = self.rows.partition(partition)?;
+        let mut chunk = Vec::new();
+        for part in rows.chunks(crate::rdd::CHUNK_RECORDS) {
+            chunk.extend_from_slice(part);
+            out(&mut chunk)?;
+            chunk.clear();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,75 @@
+//! Reading an operator's state from outside of a batch.
+
+use std::marker::PhantomData;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::rdd::shuffle::decode_key;
+use crate::record::{Data, DataBuffer, Key};
+use crate::state::{OperatorState, StateType};
+
+/// The state of a stateful operator, as the last completed batch left it.
+///
+/// Each call sees one batch boundary: the next batch waits with its changes until the call has returned.
+/// It can be read while the job runs and after it stopped.
+#[derive(Debug)]
+pub struct StateView<K, S> {
+    state: Arc<OperatorState>,
+    gate: Arc<RwLock<()>>,
+    types: PhantomData<fn() -> (K, S)>,
+}
+
+impl<K: Key, S: Data> StateView<K, S> {
+    pub(crate) fn new(state: Arc<OperatorState>, gate: Arc<RwLock<()>>) -> Result<Self> {
+        let (kept, asked) = (state.state_type(), StateType::of::<K, S>());
+        if *kept != asked {
+            let message = format!(
+                "the state of `{}` is {} -> {}, not {} -> {}",
+                state.name(),
+                kept.key,
+                kept.value,
+                asked.key,
+                asked.value
+            );
+            return Err(Error::new(ErrorKind::Incompatible, message));
+        }
+        Ok(StateView { state, gate, types: PhantomData })
+    }
+
+    /// How many keys there are.
+    pub fn len(&self) -> u64 {
+        let _boundary = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+        self.state.live_keys()
+    }
+
+    /// Whether there are no keys.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The state of one key.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] or [`ErrorKind::Io`] when it has to be read from a segment and cannot be.
+    pub fn get(&self, key: &K) -> Result<Option<S>> {
+        let _boundary = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+        let mut bytes = Vec::new();
+        key.encode_key(&mut bytes);
+        let value = self.state.get(&bytes)?;
+        value.map(|value| S::decode(&value, &mut DataBuffer::default())).transpose()
+    }
+
+    /// Calls `each` with every key and its state, in an order that depends on the keys alone. Brings all
+    /// of the state into memory.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] or [`ErrorKind::Io`] when a segment cannot be read.
+    pub fn for_each(&self, mut each: impl FnMut(K, S)) -> Result<()> {
+        let _boundary = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+        let mut buffer = DataBuffer::default();
+        self.state.for_each(|key, value| {
+            each(decode_key(key)?, S::decode(value, &mut buffer)?);
+            Ok(())
+        })
+    }
+}

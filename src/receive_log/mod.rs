@@ -1,0 +1,186 @@
+//! The receive log: a block is appended, made durable, then acknowledged, and waits for its batch.
+//!
+//! One thread writes. Whatever waits is committed together, up to a bound, with one sync. Blocks that wait
+//! for their batch or are in it share a budget of memory: when it is used up, receivers wait, and through
+//! them the sockets they read.
+
+mod writer;
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+pub(crate) use writer::start;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::block::{BlockEncoding, BlockHeader};
+use crate::format::records::BlockRef;
+use crate::id::StreamId;
+use crate::time::Stopwatch;
+
+/// A durable block on its way to a batch.
+#[derive(Clone, Debug)]
+pub(crate) struct ReceivedBlock {
+    pub(crate) place: BlockRef,
+    pub(crate) stream: StreamId,
+    pub(crate) encoding: BlockEncoding,
+    /// The whole frame; `None` when it rests in the log only, as after a restart.
+    pub(crate) frame: Option<Arc<Vec<u8>>>,
+}
+
+/// A block on its way into the log. `frame` has room for the headers in front of the records.
+#[derive(Debug)]
+struct AppendRequest {
+    header: BlockHeader,
+    frame: Vec<u8>,
+    done: Option<oneshot::Sender<Result<()>>>,
+}
+
+/// What receivers, the writer and the driver share.
+#[derive(Debug)]
+pub(crate) struct ReceiveLog {
+    requests: Mutex<Option<mpsc::UnboundedSender<AppendRequest>>>,
+    budget: Semaphore,
+    pending: Mutex<VecDeque<ReceivedBlock>>,
+    failure: Mutex<Option<String>>,
+    activity: Activity,
+}
+
+/// When and how much was received.
+#[derive(Debug)]
+pub(crate) struct Activity {
+    since: Stopwatch,
+    /// Microseconds after `since`, plus one; 0 for never.
+    first_us: AtomicU64,
+    last_us: AtomicU64,
+    /// Blocks handed to the log and not yet durable.
+    in_flight: AtomicU64,
+}
+
+impl Activity {
+    pub(crate) fn new() -> Self {
+        let zero = AtomicU64::default;
+        Activity { since: Stopwatch::start(), first_us: zero(), last_us: zero(), in_flight: zero() }
+    }
+
+    /// Something was received just now.
+    pub(crate) fn note(&self) {
+        let now = self.now_us();
+        self.last_us.store(now, Ordering::Relaxed);
+        // Only the first one stays.
+        let _ = self.first_us.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    fn now_us(&self) -> u64 {
+        self.since.elapsed().as_micros() as u64 + 1
+    }
+
+    /// How long ago the first thing was received.
+    pub(crate) fn since_first(&self) -> Option<std::time::Duration> {
+        let first = self.first_us.load(Ordering::Relaxed);
+        (first > 0).then(|| std::time::Duration::from_micros(self.now_us() - first))
+    }
+
+    /// How long nothing was received.
+    pub(crate) fn idle(&self) -> std::time::Duration {
+        std::time::Duration::from_micros(self.now_us() - self.last_us.load(Ordering::Relaxed).max(1))
+    }
+}
+
+impl ReceiveLog {
+    fn new(requests: mpsc::UnboundedSender<AppendRequest>, buffer_bytes: usize) -> Arc<Self> {
+        Arc::new(ReceiveLog {
+            requests: Mutex::new(Some(requests)),
+            budget: Semaphore::new(buffer_bytes.min(Semaphore::MAX_PERMITS)),
+            pending: Mutex::default(),
+            failure: Mutex::default(),
+            activity: Activity::new(),
+        })
+    }
+
+    pub(crate) fn activity(&self) -> &Activity {
+        &self.activity
+    }
+
+    /// Hands a block to the log; waits while the budget is used up, not until the block is durable.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Stopped`] when the log is closed or has failed.
+    pub(crate) async fn submit(&self, header: BlockHeader, frame: Vec<u8>) -> Result<()> {
+        self.send(header, frame, None).await
+    }
+
+    /// Appends a block and returns when it is durable.
+    ///
+    /// # Errors
+    /// What made the log fail, or [`ErrorKind::Stopped`] when it is closed.
+    pub(crate) async fn append(&self, header: BlockHeader, frame: Vec<u8>) -> Result<()> {
+        let (done, outcome) = oneshot::channel();
+        self.send(header, frame, Some(done)).await?;
+        outcome.await.unwrap_or_else(|_| Err(self.closed()))
+    }
+
+    async fn send(
+        &self,
+        header: BlockHeader,
+        frame: Vec<u8>,
+        done: Option<oneshot::Sender<Result<()>>>,
+    ) -> Result<()> {
+        self.activity.note();
+        let bytes = u32::try_from(frame.len()).map_err(|_| {
+            Error::new(
+                ErrorKind::Source,
+                format!("a block of {} bytes is over the limit of 4 GiB", frame.len()),
+            )
+        })?;
+        let permit = self.budget.acquire_many(bytes).await.map_err(|_| self.closed())?;
+        permit.forget();
+        let requests = lock(&self.requests).clone().ok_or_else(|| self.closed())?;
+        self.activity.in_flight.fetch_add(1, Ordering::SeqCst);
+        requests.send(AppendRequest { header, frame, done }).map_err(|_| self.closed())
+    }
+
+    fn closed(&self) -> Error {
+        match &*lock(&self.failure) {
+            Some(failure) => Error::new(ErrorKind::Stopped, format!("the receive log has failed: {failure}")),
+            None => Error::new(ErrorKind::Stopped, "the receive log is closed"),
+        }
+    }
+
+    /// Why nothing more is acknowledged, if so.
+    pub(crate) fn failure(&self) -> Option<String> {
+        lock(&self.failure).clone()
+    }
+
+    /// Durable blocks that no plan has yet, in the order of the log.
+    pub(crate) fn take_pending(&self) -> Vec<ReceivedBlock> {
+        lock(&self.pending).drain(..).collect()
+    }
+
+    /// Blocks found in the log at a start. They count against no budget: their bytes are not in memory.
+    pub(crate) fn restore_pending(&self, blocks: Vec<ReceivedBlock>) {
+        lock(&self.pending).extend(blocks);
+    }
+
+    /// Whether everything that was handed over is in a plan.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.activity.in_flight.load(Ordering::SeqCst) == 0 && lock(&self.pending).is_empty()
+    }
+
+    /// Gives a batch's memory back.
+    pub(crate) fn release(&self, bytes: usize) {
+        self.budget.add_permits(bytes);
+    }
+
+    /// Takes nothing more; what was handed over is still made durable.
+    pub(crate) fn close(&self) {
+        *lock(&self.requests) = None;
+        self.budget.close();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

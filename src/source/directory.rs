@@ -1,0 +1,199 @@
+//! A monitored directory: every file is taken exactly once.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::record::Text;
+use crate::source::ranges::{TextRangeReader, range_end, stamp_of};
+use crate::source::replayable::{Offer, Positions, RangeReader, ReplayableSource, SourceRange};
+
+/// So many ranges at most in one batch, so that a plan stays small.
+const RANGES_MAX: usize = 400;
+
+/// The text files that appear in a directory, as lines.
+///
+/// * A file is known by its name. It is taken once, also across restarts and when it appeared while the job
+///   was down. What is appended to it later is not taken; a name that was deleted and comes back is a new
+///   file.
+/// * A file is **complete**, and taken, once its size and modification time have not changed for the settle
+///   time (default 1 s). With a settle time of zero it is taken at first sight, which is right when files are
+///   only ever moved in by rename.
+/// * Names that start with `.` or end in `.tmp`, directories and symbolic links are passed over.
+/// * An empty file is taken and has no lines. A line longer than 4 MiB is handed on in pieces.
+/// * A directory that is not there is waited for.
+/// * A file that was planned must stay as it is until the checkpoint after its batch. When it is gone or
+///   changed and a batch has to be computed again, the job stops with an error that names it.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// let source = millpond::DirectorySource::new("/var/spool/orders").settle(Duration::ZERO);
+/// ```
+#[derive(Debug)]
+pub struct DirectorySource {
+    dir: PathBuf,
+    settle_ms: u64,
+    /// Files seen and not yet complete: size, stamp, and since when they have not changed.
+    settling: HashMap<String, (u64, u64, u64)>,
+    missing: bool,
+}
+
+struct Listed {
+    name: String,
+    size: u64,
+    stamp: u64,
+}
+
+impl DirectorySource {
+    /// Monitors `dir`.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        DirectorySource { dir: dir.into(), settle_ms: 1_000, settling: HashMap::new(), missing: false }
+    }
+
+    /// How long a file must not have changed before it is taken. Default 1 s.
+    #[must_use]
+    pub fn settle(mut self, settle: Duration) -> Self {
+        self.settle_ms = settle.as_millis() as u64;
+        self
+    }
+
+    /// The files that might be taken; `None` while the directory is not there.
+    fn list(&mut self) -> Result<Option<Vec<Listed>>> {
+        let entries = match std::fs::read_dir(&self.dir) {
+            Ok(entries) => entries,
+            Err(cause) => {
+                if !self.missing {
+                    tracing::warn!(directory = %self.dir.display(), %cause, "cannot list the monitored directory: waiting for it");
+                    self.missing = true;
+                }
+                return Ok(None);
+            }
+        };
+        self.missing = false;
+        let mut listed = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(|cause| self.unreadable(&self.dir, cause))?;
+            let Ok(name) = entry.file_name().into_string() else {
+                tracing::warn!(file = %entry.path().display(), "a file whose name is not UTF-8 is passed over");
+                continue;
+            };
+            if name.starts_with('.') || name.ends_with(".tmp") {
+                continue;
+            }
+            match entry.metadata() {
+                Ok(data) if data.is_file() => {
+                    listed.push(Listed { name, size: data.len(), stamp: stamp_of(&data) })
+                }
+                Ok(_) => {}
+                // It was moved away between the listing and the look at it.
+                Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {}
+                Err(cause) => return Err(self.unreadable(&entry.path(), cause)),
+            }
+        }
+        listed.sort_by(|a, b| (a.stamp, &a.name).cmp(&(b.stamp, &b.name)));
+        Ok(Some(listed))
+    }
+
+    fn unreadable(&self, path: &Path, cause: std::io::Error) -> Error {
+        Error::new(ErrorKind::Source, format!("cannot read {}", path.display())).caused_by(cause)
+    }
+
+    /// Whether the file has settled; remembers it otherwise.
+    fn is_complete(&mut self, file: &Listed, now_ms: u64) -> bool {
+        let seen = self.settling.entry(file.name.clone()).or_insert((file.size, file.stamp, now_ms));
+        if (seen.0, seen.1) != (file.size, file.stamp) {
+            *seen = (file.size, file.stamp, now_ms);
+        }
+        now_ms.saturating_sub(seen.2) >= self.settle_ms
+    }
+
+    /// Adds the ranges of one file to the offer, until the limit.
+    fn offer(&self, file: &Listed, from: u64, limit: &mut u64, offer: &mut Offer) -> Result<()> {
+        let path = self.dir.join(&file.name);
+        let open = match File::open(&path) {
+            Ok(open) => open,
+            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(cause) => return Err(self.unreadable(&path, cause)),
+        };
+        let mut at = from;
+        loop {
+            let end = range_end(&open, at, file.size).map_err(|cause| self.unreadable(&path, cause))?;
+            offer.ranges.push(SourceRange {
+                partition: file.name.clone(),
+                start: at,
+                end,
+                size: file.size,
+                stamp: file.stamp,
+            });
+            *limit = limit.saturating_sub((end - at).max(1));
+            at = end;
+            if at >= file.size || *limit == 0 || offer.ranges.len() >= RANGES_MAX {
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl ReplayableSource for DirectorySource {
+    type Item = Text;
+
+    fn poll(&mut self, positions: &Positions, limit: u64, now_ms: u64) -> Result<Offer> {
+        let mut offer = Offer::default();
+        let Some(listed) = self.list()? else {
+            return Ok(offer);
+        };
+        self.settling.retain(|name, _| listed.iter().any(|file| file.name == *name));
+        if positions.len() > listed.len() as u64 || !listed.is_empty() {
+            offer.retired = self.retired(positions, &listed)?;
+        }
+        let mut left = limit.max(1);
+        for file in &listed {
+            let position = positions.get(&file.name)?;
+            let from = match position {
+                // What was planned of it fixed its size: the rest of that, and no more.
+                Some(position) if position.offset >= position.size => continue,
+                Some(position) if (position.size, position.stamp) != (file.size, file.stamp) => {
+                    let message = format!(
+                        "{} was changed after its first {} of {} bytes were taken",
+                        self.dir.join(&file.name).display(),
+                        position.offset,
+                        position.size
+                    );
+                    return Err(Error::new(ErrorKind::Source, message));
+                }
+                Some(position) => position.offset,
+                None if self.is_complete(file, now_ms) => 0,
+                None => {
+                    offer.waiting = true;
+                    continue;
+                }
+            };
+            if left == 0 || offer.ranges.len() >= RANGES_MAX {
+                offer.waiting = true;
+                break;
+            }
+            self.settling.remove(&file.name);
+            self.offer(file, from, &mut left, &mut offer)?;
+        }
+        Ok(offer)
+    }
+
+    fn reader(&self) -> Arc<dyn RangeReader<Text>> {
+        Arc::new(TextRangeReader { base: self.dir.clone() })
+    }
+}
+
+impl DirectorySource {
+    /// Names that have a position and are no longer there.
+    fn retired(&self, positions: &Positions, listed: &[Listed]) -> Result<Vec<String>> {
+        if positions.len() <= listed.len() as u64 {
+            return Ok(Vec::new());
+        }
+        let there: std::collections::HashSet<&str> = listed.iter().map(|file| file.name.as_str()).collect();
+        Ok(positions.partitions()?.into_iter().filter(|name| !there.contains(name.as_str())).collect())
+    }
+}

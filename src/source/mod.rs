@@ -1,0 +1,23 @@
+//! Where records come from.
+//!
+//! A source is of one of two kinds. A [`ReplayableSource`] can be read again: a plan records the ranges it
+//! offered, and a replay reads them again. What is **received** (sockets, a custom [`Receiver`]) is gone once
+//! read: it is cut into blocks and logged before it counts.
+
+mod directory;
+mod file;
+mod lines;
+mod queue;
+mod ranges;
+mod receiver;
+mod replayable;
+mod socket;
+
+pub use directory::DirectorySource;
+pub use file::FileSource;
+pub(crate) use lines::emit_lines;
+pub use queue::Queue;
+pub use receiver::{BlockStore, Receiver, ReceiverError};
+pub(crate) use receiver::{Inlet, ReceiverTask, run_receiver};
+pub use replayable::{Offer, Position, Positions, RangeReader, ReplayableSource, SourceRange};
+pub(crate) use socket::SocketReceiver;

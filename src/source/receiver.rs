@@ -1,0 +1,176 @@
+//! Received sources: the open [`Receiver`] trait, and the supervisor that restarts one that fails.
+
+use std::future::Future;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::block::{BlockEncoding, BlockHeader};
+use crate::id::StreamId;
+use crate::receive_log::ReceiveLog;
+use crate::record::{Data, DataBuffer};
+use crate::store::extents::block_buffer;
+
+/// The first wait before a failed receiver is started again; it doubles with each failure.
+const BACK_OFF_MIN: Duration = Duration::from_millis(100);
+
+/// The longest wait.
+const BACK_OFF_MAX: Duration = Duration::from_secs(10);
+
+/// What a receiver may fail with.
+pub type ReceiverError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Takes records from somewhere that cannot be asked again, on the job's tokio runtime.
+///
+/// # Contract
+/// [`receive`](Receiver::receive) runs until the source ends (`Ok`), fails (`Err`: it is called again after a
+/// wait of 100 ms, doubling up to 10 s) or the job stops (the future is dropped at an await). What was
+/// [`store`](BlockStore::store)d counts; acknowledge to the sender only after `store` has returned, and the
+/// sender's records are received at least once, exactly once if it never repeats what was acknowledged.
+///
+/// ```
+/// use millpond::{BlockStore, Receiver, ReceiverError};
+///
+/// struct Countdown(u64);
+///
+/// impl Receiver for Countdown {
+///     type Item = u64;
+///
+///     async fn receive(&mut self, blocks: BlockStore<u64>) -> Result<(), ReceiverError> {
+///         while self.0 > 0 {
+///             blocks.store(vec![self.0]).await?;
+///             self.0 -= 1; // only now may the sender be told
+///         }
+///         Ok(())
+///     }
+/// }
+/// ```
+pub trait Receiver: Send + 'static {
+    /// The records.
+    type Item: Data;
+
+    /// Receives until the source ends, fails, or the future is dropped.
+    fn receive(
+        &mut self,
+        blocks: BlockStore<Self::Item>,
+    ) -> impl Future<Output = Result<(), ReceiverError>> + Send;
+}
+
+/// Where one received stream enters the job.
+#[derive(Clone, Debug)]
+pub(crate) struct Inlet {
+    pub(crate) name: Arc<str>,
+    pub(crate) stream: StreamId,
+    pub(crate) log: Arc<ReceiveLog>,
+    pub(crate) stop: watch::Receiver<bool>,
+    pub(crate) block_bytes: usize,
+    pub(crate) block_interval: Duration,
+    /// Blocks stored: a receiver that got anything stored starts its back-off anew.
+    pub(crate) stored: Arc<AtomicU64>,
+}
+
+impl Inlet {
+    pub(crate) fn header(&self, encoding: BlockEncoding, records: usize) -> BlockHeader {
+        BlockHeader { stream: self.stream, encoding, records: records as u32 }
+    }
+
+    pub(crate) fn note_stored(&self) {
+        self.stored.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Hands a receiver's records to the job.
+#[derive(Clone, Debug)]
+pub struct BlockStore<T> {
+    inlet: Inlet,
+    records: PhantomData<fn(T)>,
+}
+
+impl<T: Data> BlockStore<T> {
+    pub(crate) fn new(inlet: Inlet) -> Self {
+        BlockStore { inlet, records: PhantomData }
+    }
+
+    /// Stores records as one or more blocks of about 1 MiB and returns when they are durable. Waits while
+    /// the job is behind and its buffer is full.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Stopped`] when the job stops; [`ErrorKind::Io`] when the log has failed: nothing more is
+    /// stored, and what was not acknowledged is not counted on.
+    pub async fn store(&self, records: Vec<T>) -> Result<()> {
+        let mut buffer = DataBuffer::default();
+        let mut frame = block_buffer(0);
+        let mut count = 0;
+        for record in records {
+            record.encode(&mut buffer)?;
+            let bytes = buffer.as_bytes();
+            let length = u32::try_from(bytes.len()).map_err(|_| {
+                Error::new(
+                    ErrorKind::Source,
+                    format!("a record of {} bytes is over the limit of 4 GiB", bytes.len()),
+                )
+            })?;
+            if count > 0 && frame.len() + bytes.len() > self.inlet.block_bytes {
+                self.append(std::mem::replace(&mut frame, block_buffer(0)), count).await?;
+                count = 0;
+            }
+            frame.extend_from_slice(&length.to_le_bytes());
+            frame.extend_from_slice(bytes);
+            count += 1;
+        }
+        if count == 0 {
+            return Ok(());
+        }
+        self.append(frame, count).await
+    }
+
+    async fn append(&self, frame: Vec<u8>, records: usize) -> Result<()> {
+        self.inlet.log.append(self.inlet.header(BlockEncoding::Records, records), frame).await?;
+        self.inlet.note_stored();
+        Ok(())
+    }
+}
+
+/// One attempt of a receiver, whatever its kind.
+pub(crate) type ReceiverTask =
+    Box<dyn FnMut(Inlet) -> Pin<Box<dyn Future<Output = Result<(), ReceiverError>> + Send>> + Send>;
+
+/// Runs a receiver until it ends or the job stops, starting it again when it fails. One that ends by itself
+/// when told to is given the chance.
+pub(crate) async fn run_receiver(mut task: ReceiverTask, inlet: Inlet, ends_by_itself: bool) {
+    let mut stop = inlet.stop.clone();
+    let mut wait = BACK_OFF_MIN;
+    loop {
+        let before = inlet.stored.load(Ordering::Relaxed);
+        let attempt = task(inlet.clone());
+        let outcome = if ends_by_itself {
+            attempt.await
+        } else {
+            tokio::select! {
+                outcome = attempt => outcome,
+                _ = stop.wait_for(|stopped| *stopped) => return,
+            }
+        };
+        let Err(error) = outcome else {
+            tracing::info!(stream = &*inlet.name, "the receiver has ended");
+            return;
+        };
+        if *stop.borrow() || inlet.log.failure().is_some() {
+            return;
+        }
+        if inlet.stored.load(Ordering::Relaxed) > before {
+            wait = BACK_OFF_MIN;
+        }
+        tracing::debug!(stream = &*inlet.name, %error, wait_ms = wait.as_millis() as u64, "the receiver failed and is started again");
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            _ = stop.wait_for(|stopped| *stopped) => return,
+        }
+        wait = (wait * 2).min(BACK_OFF_MAX);
+    }
+}
