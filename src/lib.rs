@@ -1,26 +1,127 @@
-//! millpond
-mod batch;
-mod config;
-mod dstream;
+//! millpond is a stream processor for jobs that must survive.
+//!
+//! A job is written with Spark Streaming's words ([`StreamingContext`], [`DStream`], [`Rdd`]), runs inside your
+//! own process, and keeps everything it must not lose in one directory. After any crash it goes on as if
+//! nothing had happened: the same state, the same outputs, nothing lost, nothing counted twice.
+//!
+//! ```text
+//!  source ─block─▶ receive log ─plan─▶ batch ─lineage─▶ RDDs ─stages─▶ new state + outputs ─every N─▶ checkpoint
+//!     ▲ ack: durable       inputs fixed and durable        a pure function of (plan, state before)
+//!
+//!  restart: newest sound checkpoint ─▶ state ─▶ plans after it ─▶ the same RDDs, by lineage ─▶ go on
+//! ```
+//!
+//! ```no_run
+//! # fn main() -> millpond::Result<()> {
+//! use millpond::StreamingContext;
+//!
+//! let context = StreamingContext::builder("word-count").store("word-count-store").build()?;
+//! context
+//!     .socket_text_stream("lines", "127.0.0.1:9999")
+//!     .flat_map(|line, out| line.words().for_each(|word| out.emit((word, 1u64))))
+//!     .reduce_by_key(|a, b| a + b)
+//!     .update_state_by_key("totals", |new, total: Option<u64>| {
+//!         Some(total.unwrap_or(0) + new.iter().sum::<u64>())
+//!     })
+//!     .print(10);
+//! context.start()?.await_termination()
+//! # }
+//! ```
+//!
+//! # Layout
+//!
+//! The modules below read in the order in which data flows; each uses only those before it.
+
+// -- ground --
+
 mod error;
-mod exec;
-mod format;
+
 mod id;
-mod rdd;
-mod receive_log;
-mod record;
-mod source;
-mod state;
-mod store;
+
 mod time;
-pub use dstream::*;
+
+mod config;
+
+mod record;
+
+// -- bytes: what they mean, how they rest --
+
+mod format;
+
+mod store;
+
+// -- computing one batch --
+
+mod exec;
+
+mod rdd;
+
+mod state;
+
+// -- where records come from --
+
+mod receive_log;
+
+mod source;
+
+mod batch;
+
+// -- describing a job --
+
+mod dstream;
+
+// -- surviving --
+
+mod checkpoint;
+
+// -- driving it --
+
+mod driver;
+
+mod context;
+
+pub use checkpoint::protocol::StateMatch;
+pub use config::{KEY_GROUPS, Settings};
+pub use context::{ContextBuilder, RunningContext, StreamingContext};
+pub use driver::{Progress, RecoveryReport, StopMode};
+pub use dstream::{BatchInfo, DStream, OutputError, StateSpec, StateView, Visit};
 pub use error::{Error, ErrorKind, Result};
+pub use format::{FORMAT_VERSION, FORMAT_VERSION_OLDEST};
+pub use id::{BatchId, BatchTime, BlockId, CheckpointId, EpochId, ExtentId, SegmentId, StreamId};
 pub use rdd::{Emitter, Rdd, Record};
-pub use record::{Data, Key, Text};
+pub use record::{Data, DataBuffer, Key, Text, Words};
 pub use rkyv;
-pub use source::*;
-pub use time::{Clock, ManualClock};
-/// t
+pub use source::{
+    BlockStore, DirectorySource, FileSource, Offer, Position, Positions, Queue, RangeReader, Receiver,
+    ReceiverError, ReplayableSource, SourceRange,
+};
+pub use time::{Clock, ManualClock, SystemClock, WakeUp};
+
+/// What the crate proves its own recovery with (feature `testkit`).
+#[cfg(feature = "testkit")]
 pub mod testkit {
     pub use crate::store::FaultPlan;
+}
+
+/// Runs the examples in the documentation.
+#[doc(hidden)]
+pub mod doc {
+    use std::sync::Arc;
+
+    use crate::{Rdd, Result, Text, exec::Executor};
+
+    /// Calls `example` with an RDD of `lines` in one partition.
+    ///
+    /// # Panics
+    /// When the example fails.
+    pub fn run_batch<const N: usize>(lines: [&str; N], example: impl FnOnce(Rdd<Text>) -> Result<()>) {
+        let run = || {
+            let executor = Arc::new(Executor::new(2, 1)?);
+            let lines = lines.into_iter().map(Text::from).collect();
+            example(Rdd::of_collection(&executor, vec![Arc::new(lines)]))
+        };
+        if let Err(error) = run() {
+            panic!("{error:?}");
+        }
+    }
 }

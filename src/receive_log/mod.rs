@@ -154,9 +154,11 @@ impl ReceiveLog {
         lock(&self.failure).clone()
     }
 
-    /// Durable blocks that no plan has yet, in the order of the log.
-    pub(crate) fn take_pending(&self) -> Vec<ReceivedBlock> {
-        lock(&self.pending).drain(..).collect()
+    /// The first `most` durable blocks that no plan has yet, in the order of the log.
+    pub(crate) fn take_pending(&self, most: usize) -> Vec<ReceivedBlock> {
+        let mut pending = lock(&self.pending);
+        let count = pending.len().min(most);
+        pending.drain(..count).collect()
     }
 
     /// Blocks found in the log at a start. They count against no budget: their bytes are not in memory.

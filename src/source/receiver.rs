@@ -136,6 +136,12 @@ impl<T: Data> BlockStore<T> {
     }
 }
 
+/// Waits until the job stops.
+pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // An error means that the job is gone, which is as good.
+    let _ = stop.wait_for(|stopped| *stopped).await;
+}
+
 /// One attempt of a receiver, whatever its kind.
 pub(crate) type ReceiverTask =
     Box<dyn FnMut(Inlet) -> Pin<Box<dyn Future<Output = Result<(), ReceiverError>> + Send>> + Send>;
@@ -153,7 +159,7 @@ pub(crate) async fn run_receiver(mut task: ReceiverTask, inlet: Inlet, ends_by_i
         } else {
             tokio::select! {
                 outcome = attempt => outcome,
-                _ = stop.wait_for(|stopped| *stopped) => return,
+                () = stopped(&mut stop) => return,
             }
         };
         let Err(error) = outcome else {
@@ -169,7 +175,7 @@ pub(crate) async fn run_receiver(mut task: ReceiverTask, inlet: Inlet, ends_by_i
         tracing::debug!(stream = &*inlet.name, %error, wait_ms = wait.as_millis() as u64, "the receiver failed and is started again");
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
-            _ = stop.wait_for(|stopped| *stopped) => return,
+            () = stopped(&mut stop) => return,
         }
         wait = (wait * 2).min(BACK_OFF_MAX);
     }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::error::Result;
 use crate::format::block::BlockEncoding;
-use crate::source::receiver::{Inlet, ReceiverError};
+use crate::source::receiver::{Inlet, ReceiverError, stopped};
 use crate::store::extents::{BLOCK_DATA_AT, block_buffer};
 
 /// How long a connection may take to be made.
@@ -28,7 +28,7 @@ impl SocketReceiver {
         let mut stop = self.inlet.stop.clone();
         let socket = tokio::select! {
             socket = connect => socket??,
-            _ = stop.wait_for(|stopped| *stopped) => return Ok(()),
+            () = stopped(&mut stop) => return Ok(()),
         };
         tracing::info!(stream = &*self.inlet.name, address = self.address, "connected");
         self.read(socket).await
@@ -66,7 +66,7 @@ impl SocketReceiver {
                     due = None;
                     self.submit(block.take_lines()).await?;
                 }
-                _ = stop.wait_for(|stopped| *stopped) => {
+                () = stopped(&mut stop) => {
                     self.submit(block.take_lines()).await?;
                     return Ok(());
                 }

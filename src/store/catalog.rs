@@ -31,7 +31,7 @@ const GROWTH: u64 = 4;
 const RESERVE_BYTES: u64 = 128 << 10;
 
 /// The longest record. Plans are cut so that they stay below.
-pub(crate) const RECORD_BYTES_MAX: usize = 200 << 10;
+pub(crate) const RECORD_BYTES_MAX: usize = 220 << 10;
 
 /// A record is stored in parts of this size, well below what sled would put into files of their own.
 const PART_BYTES: usize = 32 << 10;

@@ -14,5 +14,3 @@ mod reduce_by_key;
 mod repartition;
 mod summary;
 mod union;
-
-pub(crate) use keyed::GroupsNode;

@@ -1,0 +1,11 @@
+//! Checkpoints: one atomic commit point every N batches, and the way back to it.
+//!
+//! ```text
+//!  changed key groups ─▶ segment, synced ─▶ checkpoint record, committed ─▶ what nothing needs is pruned
+//! ```
+//!
+//! [`protocol`] decides, over facts; [`writer`] and [`recovery`] read the facts and do what was decided.
+
+pub(crate) mod protocol;
+pub(crate) mod recovery;
+pub(crate) mod writer;

@@ -1,0 +1,389 @@
+//! Recovery and retention as pure decisions over observed facts: every crash point is a row of a test.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::records::{
+    CatalogRecord, CheckpointRecord, DoneRecord, OperatorRef, PlanRecord, RunRecord,
+};
+use crate::id::EpochId;
+use crate::store::catalog::EpochContents;
+
+/// The catalog as one history: what all readable epochs say together.
+#[derive(Debug, Default)]
+pub(crate) struct History {
+    /// By batch.
+    pub(crate) plans: BTreeMap<u64, PlanRecord>,
+    /// By batch.
+    pub(crate) done: BTreeMap<u64, DoneRecord>,
+    /// Oldest first, each with the epoch it is in.
+    pub(crate) checkpoints: Vec<(EpochId, CheckpointRecord)>,
+    /// Oldest first.
+    pub(crate) runs: Vec<RunRecord>,
+    /// The newest sound record.
+    pub(crate) last_seq: u64,
+    /// The newest record that is known to have been committed, sound or not.
+    pub(crate) committed_seq: u64,
+    /// What is wrong, one line each.
+    pub(crate) damage: Vec<String>,
+}
+
+/// Folds the epochs, oldest first, into one history.
+pub(crate) fn fold(epochs: &[EpochContents]) -> History {
+    let mut records: BTreeMap<u64, (EpochId, CatalogRecord)> = BTreeMap::new();
+    let mut history = History::default();
+    for epoch in epochs {
+        history.damage.extend(epoch.damage.iter().cloned());
+        if let Some((_, CatalogRecord::Epoch(first))) = epoch.records.first() {
+            // What the writer of this epoch did not know of was never committed.
+            records.retain(|seq, _| *seq <= first.continues_after);
+        }
+        records.extend(epoch.records.iter().map(|(seq, record)| (*seq, (epoch.epoch, record.clone()))));
+        let reach = epoch.witness.max(epoch.last_seq()).unwrap_or(0);
+        history.committed_seq = history.committed_seq.max(reach);
+    }
+    history.last_seq = records.last_key_value().map_or(0, |(seq, _)| *seq);
+    for (epoch, record) in records.into_values() {
+        match record {
+            CatalogRecord::Epoch(_) => {}
+            CatalogRecord::Run(run) => history.runs.push(run),
+            CatalogRecord::Plan(plan) => drop(history.plans.insert(plan.batch, plan)),
+            CatalogRecord::Done(done) => drop(history.done.insert(done.batch, done)),
+            CatalogRecord::Checkpoint(checkpoint) => history.checkpoints.push((epoch, checkpoint)),
+        }
+    }
+    history
+}
+
+/// Where a start begins.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Recovery {
+    /// The newest sound checkpoint; `None` begins with empty state.
+    pub(crate) checkpoint: Option<CheckpointRecord>,
+    /// The batches to compute again, in order.
+    pub(crate) replay: Vec<PlanRecord>,
+    /// Blocks from this number on wait for a plan.
+    pub(crate) next_block: u64,
+    /// The number of the next new batch.
+    pub(crate) next_batch: u64,
+    /// Newer checkpoints that are damaged, with what is wrong.
+    pub(crate) walked_back: Vec<(u64, String)>,
+    /// Batches whose plans are lost: what they read is planned anew, and what they emitted may be emitted
+    /// again under other batch numbers.
+    pub(crate) lost_plans: Vec<u64>,
+}
+
+/// Chooses the newest sound checkpoint, walking back over damaged ones, and the plans after it.
+/// `check` says what is wrong with a checkpoint.
+///
+/// # Errors
+/// [`ErrorKind::Corrupt`] when there were checkpoints or batches and no sound way to any of them.
+pub(crate) fn choose(
+    history: &History,
+    mut check: impl FnMut(&CheckpointRecord) -> Result<()>,
+) -> Result<Recovery> {
+    let mut walked_back = Vec::new();
+    let mut chosen = None;
+    for (_, checkpoint) in history.checkpoints.iter().rev() {
+        match check(checkpoint) {
+            Ok(()) => {
+                chosen = Some(checkpoint.clone());
+                break;
+            }
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                walked_back.push((checkpoint.checkpoint, error.chain()));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    let newest_batch = history.plans.keys().chain(history.done.keys()).max().copied().unwrap_or(0);
+    let newest_batch = newest_batch.max(chosen.as_ref().map_or(0, |checkpoint| checkpoint.batch));
+    let from = chosen.as_ref().map_or(0, |checkpoint| checkpoint.batch);
+    let pruned_start = history.plans.keys().next().is_some_and(|first| *first > 1);
+    if chosen.is_none() && (!walked_back.is_empty() || pruned_start) {
+        let (id, cause) = walked_back.first().cloned().unwrap_or((0, "no checkpoint is readable".to_owned()));
+        let message = format!(
+            "no sound checkpoint is left (checkpoint {id}: {cause}): put the damaged file back from a copy, \
+             or move the store away to begin anew"
+        );
+        return Err(Error::corrupt(message));
+    }
+    let replay: Vec<PlanRecord> =
+        (from + 1..).map_while(|batch| history.plans.get(&batch)).cloned().collect();
+    let replayed_to = from + replay.len() as u64;
+    let mut lost_plans: Vec<u64> = (replayed_to + 1..=newest_batch).collect();
+    // Records that were committed and cannot be read may have been plans, one per record at most.
+    let unreadable = history.committed_seq.saturating_sub(history.last_seq);
+    lost_plans.extend((1..=unreadable).map(|lost| newest_batch + lost));
+    let next_block = replay.last().map(|plan| plan.next_block);
+    Ok(Recovery {
+        next_block: next_block.or(chosen.as_ref().map(|checkpoint| checkpoint.next_block)).unwrap_or(1),
+        next_batch: newest_batch + unreadable + 1,
+        checkpoint: chosen,
+        replay,
+        walked_back,
+        lost_plans,
+    })
+}
+
+/// What becomes of an operator's state at a start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StateMatch {
+    /// The job has an operator of this name and type: it goes on with its state.
+    Matched,
+    /// The job has an operator that the checkpoint does not: it begins empty.
+    New,
+    /// The checkpoint has state that no operator of the job takes.
+    Dropped,
+    /// There is an operator of this name, for keys or values of another type.
+    Incompatible,
+}
+
+/// Matches the operators of a checkpoint with those of the job, by name.
+pub(crate) fn match_operators(stored: &[OperatorRef], job: &[OperatorRef]) -> BTreeMap<String, StateMatch> {
+    let same_type = |a: &OperatorRef, b: &OperatorRef| {
+        (&a.key_type, &a.value_type, a.value_width) == (&b.key_type, &b.value_type, b.value_width)
+    };
+    let mut matches = BTreeMap::new();
+    for operator in job {
+        let outcome = match stored.iter().find(|stored| stored.name == operator.name) {
+            None => StateMatch::New,
+            Some(stored) if same_type(stored, operator) => StateMatch::Matched,
+            Some(_) => StateMatch::Incompatible,
+        };
+        matches.insert(operator.name.clone(), outcome);
+    }
+    for stored in stored {
+        // State that was never filled is no loss.
+        if stored.keys > 0 {
+            matches.entry(stored.name.clone()).or_insert(StateMatch::Dropped);
+        }
+    }
+    matches
+}
+
+/// A committed checkpoint, as retention sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Retained {
+    pub(crate) epoch: EpochId,
+    pub(crate) checkpoint: u64,
+    pub(crate) next_block: u64,
+    pub(crate) segments: BTreeSet<u64>,
+}
+
+impl Retained {
+    pub(crate) fn of(epoch: EpochId, record: &CheckpointRecord) -> Self {
+        Retained {
+            epoch,
+            checkpoint: record.checkpoint,
+            next_block: record.next_block,
+            segments: record.segments.iter().map(|segment| segment.segment).collect(),
+        }
+    }
+}
+
+/// Which of `checkpoints`, oldest first, to keep: the newest `count`, and one in an epoch before the newest's
+/// if there is any, so that damage to one database does not take every checkpoint.
+pub(crate) fn retain(checkpoints: &mut Vec<Retained>, count: usize) {
+    let Some(newest) = checkpoints.last() else { return };
+    let newest_epoch = newest.epoch;
+    let elsewhere = checkpoints.iter().rposition(|checkpoint| checkpoint.epoch < newest_epoch);
+    let by_count = checkpoints.len().saturating_sub(count.max(2));
+    let keep_from = elsewhere.map_or(by_count, |elsewhere| elsewhere.min(by_count));
+    checkpoints.drain(..keep_from);
+}
+
+/// What the retained checkpoints need: everything else goes.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Needed {
+    pub(crate) segments: BTreeSet<u64>,
+    /// Blocks from this number on.
+    pub(crate) block: u64,
+    /// Epochs from this number on.
+    pub(crate) epoch: EpochId,
+}
+
+/// What is needed by `checkpoints`, of which there is at least one.
+pub(crate) fn needed(checkpoints: &[Retained]) -> Option<Needed> {
+    Some(Needed {
+        segments: checkpoints.iter().flat_map(|checkpoint| checkpoint.segments.iter().copied()).collect(),
+        block: checkpoints.iter().map(|checkpoint| checkpoint.next_block).min()?,
+        epoch: checkpoints.iter().map(|checkpoint| checkpoint.epoch).min()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::records::{EpochRecord, SegmentRef};
+
+    fn plan(batch: u64) -> CatalogRecord {
+        CatalogRecord::Plan(PlanRecord {
+            batch,
+            time_ms: batch * 1_000,
+            next_block: batch * 10 + 1,
+            inputs: vec![],
+        })
+    }
+
+    fn done(batch: u64) -> CatalogRecord {
+        CatalogRecord::Done(DoneRecord { batch, records: 0, bytes: 0, processing_us: 0, outputs: vec![] })
+    }
+
+    fn checkpoint(checkpoint: u64, batch: u64) -> CatalogRecord {
+        let segments = vec![SegmentRef { segment: checkpoint, length: 1, directory_crc: 1 }];
+        CatalogRecord::Checkpoint(CheckpointRecord {
+            checkpoint,
+            batch,
+            time_ms: batch * 1_000,
+            next_block: batch * 10 + 1,
+            fingerprint: 0,
+            segments,
+            operators: vec![],
+        })
+    }
+
+    fn epoch(epoch: u64, continues_after: u64, first: u64, records: Vec<CatalogRecord>) -> EpochContents {
+        let start = CatalogRecord::Epoch(EpochRecord { store: [0; 16], continues_after });
+        let records: Vec<_> = (first..).zip(std::iter::once(start).chain(records)).collect();
+        let witness = records.last().map(|(seq, _)| *seq);
+        EpochContents { epoch: EpochId(epoch), witness, records, damage: vec![] }
+    }
+
+    fn replayed(recovery: &Recovery) -> Vec<u64> {
+        recovery.replay.iter().map(|plan| plan.batch).collect()
+    }
+
+    fn corrupt(_: &CheckpointRecord) -> Result<()> {
+        Err(Error::corrupt("bad"))
+    }
+
+    #[test]
+    fn an_empty_store_begins_at_the_beginning() {
+        let recovery = choose(&fold(&[]), |_| Ok(())).unwrap();
+        assert_eq!((recovery.checkpoint, recovery.next_batch, recovery.next_block), (None, 1, 1));
+    }
+
+    #[test]
+    fn a_start_replays_what_was_planned_after_the_newest_checkpoint() {
+        let history =
+            fold(&[epoch(1, 0, 1, vec![plan(1), done(1), checkpoint(1, 1), plan(2), done(2), plan(3)])]);
+        let recovery = choose(&history, |_| Ok(())).unwrap();
+        assert_eq!(recovery.checkpoint.as_ref().unwrap().checkpoint, 1);
+        assert_eq!((replayed(&recovery), recovery.next_batch, recovery.next_block), (vec![2, 3], 4, 31));
+        assert!(history.done.contains_key(&2) && !history.done.contains_key(&3));
+    }
+
+    #[test]
+    fn it_walks_back_over_a_damaged_checkpoint_and_refuses_without_a_sound_one() {
+        let history = fold(&[
+            epoch(1, 0, 1, vec![plan(1), checkpoint(1, 1), plan(2)]),
+            epoch(2, 4, 5, vec![checkpoint(2, 2), plan(3)]),
+        ]);
+        let only_first = |c: &CheckpointRecord| if c.checkpoint == 1 { Ok(()) } else { corrupt(c) };
+        let recovery = choose(&history, only_first).unwrap();
+        assert_eq!(recovery.walked_back, [(2, "bad".to_owned())]);
+        assert_eq!((replayed(&recovery), recovery.next_batch), (vec![2, 3], 4));
+        assert_eq!(choose(&history, corrupt).unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+
+    #[test]
+    fn without_a_checkpoint_everything_is_replayed_from_the_first_batch_or_nothing() {
+        let recovery = choose(&fold(&[epoch(1, 0, 1, vec![plan(1), done(1), plan(2)])]), |_| Ok(())).unwrap();
+        assert_eq!((replayed(&recovery), recovery.next_batch), (vec![1, 2], 3));
+        let pruned = fold(&[epoch(4, 90, 91, vec![plan(7), plan(8)])]);
+        assert_eq!(choose(&pruned, |_| Ok(())).unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+
+    #[test]
+    fn records_that_the_next_epoch_did_not_know_of_do_not_count() {
+        // Record 3 was being committed when the disk was full; the next epoch has it again.
+        let first = epoch(1, 0, 1, vec![plan(1), plan(2)]);
+        let second = epoch(2, 2, 3, vec![plan(2), done(2)]);
+        let history = fold(&[first, second]);
+        assert_eq!(history.plans.len(), 2);
+        assert_eq!(history.last_seq, 5);
+    }
+
+    #[test]
+    fn a_lost_tail_leaves_room_for_the_batches_it_may_have_held() {
+        let mut cut = epoch(1, 0, 1, vec![plan(1), checkpoint(1, 1), plan(2)]);
+        cut.witness = Some(7);
+        cut.damage = vec!["cut".into()];
+        let history = fold(&[cut]);
+        assert_eq!((history.damage.len(), history.committed_seq), (1, 7));
+        let recovery = choose(&history, |_| Ok(())).unwrap();
+        assert_eq!((replayed(&recovery), recovery.next_batch), (vec![2], 6));
+        assert_eq!(recovery.lost_plans, [3, 4, 5]);
+    }
+
+    #[test]
+    fn a_lost_tail_is_accounted_for_by_the_epoch_that_was_begun_after_it() {
+        let mut cut = epoch(1, 0, 1, vec![plan(1)]);
+        cut.witness = Some(4);
+        let after = epoch(2, 2, 5, vec![checkpoint(1, 1)]);
+        let history = fold(&[cut, after]);
+        assert_eq!((history.committed_seq, history.last_seq), (6, 6));
+        assert!(choose(&history, |_| Ok(())).unwrap().lost_plans.is_empty());
+    }
+
+    #[test]
+    fn a_gap_in_the_plans_ends_the_replay() {
+        let history = fold(&[
+            epoch(1, 0, 1, vec![plan(1), checkpoint(1, 1), plan(2)]),
+            epoch(3, 9, 10, vec![plan(5), done(5)]),
+        ]);
+        let recovery = choose(&history, |_| Ok(())).unwrap();
+        assert_eq!((replayed(&recovery), recovery.next_block), (vec![2], 21));
+        assert_eq!((recovery.lost_plans, recovery.next_batch), (vec![3, 4, 5], 6));
+    }
+
+    #[test]
+    fn retention_keeps_the_count_and_one_in_another_epoch() {
+        let retained = |epoch: u64, id: u64| Retained {
+            epoch: EpochId(epoch),
+            checkpoint: id,
+            next_block: id * 10,
+            segments: [id, id - 1].into(),
+        };
+        let kept = |mut checkpoints: Vec<Retained>, count| {
+            retain(&mut checkpoints, count);
+            checkpoints.iter().map(|checkpoint| checkpoint.checkpoint).collect::<Vec<_>>()
+        };
+        assert_eq!(kept(vec![retained(1, 1), retained(1, 2), retained(1, 3)], 2), [2, 3]);
+        assert_eq!(
+            kept(vec![retained(1, 1), retained(1, 2), retained(2, 3), retained(2, 4), retained(2, 5)], 2),
+            [2, 3, 4, 5]
+        );
+        assert_eq!(kept(vec![retained(1, 1), retained(2, 2), retained(3, 3)], 2), [2, 3]);
+        assert_eq!(kept(vec![retained(1, 1), retained(2, 2), retained(3, 3)], 3), [1, 2, 3]);
+        let needed = needed(&[retained(2, 4), retained(3, 5)]).unwrap();
+        assert_eq!(needed, Needed { segments: [3, 4, 5].into(), block: 40, epoch: EpochId(2) });
+    }
+
+    #[test]
+    fn operators_are_matched_by_name() {
+        let operator = |name: &str, value: &str, keys| OperatorRef {
+            name: name.into(),
+            key_type: "bytes".into(),
+            value_type: value.into(),
+            value_width: 8,
+            keys,
+        };
+        let stored = [
+            operator("a", "u64", 3),
+            operator("b", "u64", 3),
+            operator("c", "u64", 3),
+            operator("e", "u64", 0),
+        ];
+        let job = [operator("a", "u64", 0), operator("b", "i64", 0), operator("d", "u64", 0)];
+        let matches = match_operators(&stored, &job);
+        let expected = [
+            ("a", StateMatch::Matched),
+            ("b", StateMatch::Incompatible),
+            ("c", StateMatch::Dropped),
+            ("d", StateMatch::New),
+        ];
+        assert_eq!(matches, expected.map(|(name, outcome)| (name.to_owned(), outcome)).into());
+    }
+}

@@ -1,0 +1,111 @@
+//! Reading a store back: what is there, where to begin, and what to report.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::checkpoint::protocol::{self, History, Recovery};
+use crate::error::{Error, Result};
+use crate::exec::Executor;
+use crate::format::records::{CheckpointRecord, SegmentRef};
+use crate::id::EpochId;
+use crate::store::StorePaths;
+use crate::store::catalog::{list_epochs, read_epoch};
+use crate::store::extents::{LogContents, scan_log};
+use crate::store::segments::Segment;
+
+/// Everything that a start finds in a store.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) history: History,
+    pub(crate) recovery: Recovery,
+    /// The segments of the chosen checkpoint, ascending.
+    pub(crate) segments: Vec<Arc<Segment>>,
+    pub(crate) log: LogContents,
+    /// Every epoch directory, unfinished ones included.
+    pub(crate) epochs: Vec<EpochId>,
+}
+
+impl Found {
+    /// Whether the store was never used.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.history.runs.is_empty()
+    }
+}
+
+/// Reads a store without changing it.
+///
+/// # Errors
+/// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) when there is no sound way back into the job,
+/// [`ErrorKind::Incompatible`](crate::ErrorKind::Incompatible) for a newer format.
+pub(crate) fn read_store(paths: &StorePaths, store: [u8; 16], executor: &Executor) -> Result<Found> {
+    let (history, epochs) = read_history(paths, store)?;
+    let mut checker = SegmentChecker { paths, store, executor, checked: BTreeMap::new() };
+    let recovery = protocol::choose(&history, |checkpoint| checker.check(checkpoint))?;
+    let wanted = recovery.checkpoint.iter().flat_map(|checkpoint| &checkpoint.segments);
+    let segments = wanted.map(|segment| checker.open(segment)).collect::<Result<Vec<_>>>()?;
+    let log = scan_log(paths, store, recovery.next_block)?;
+    if let Some(damage) = log.damage.first() {
+        let message = format!(
+            "{damage}; they are not in any batch yet and would be lost: put the file back from a copy, or move \
+             the store away to begin anew"
+        );
+        return Err(Error::corrupt(message));
+    }
+    Ok(Found { history, recovery, segments, log, epochs })
+}
+
+/// Reads the catalog of a store.
+///
+/// # Errors
+/// As [`read_epoch`].
+pub(crate) fn read_history(paths: &StorePaths, store: [u8; 16]) -> Result<(History, Vec<EpochId>)> {
+    let epochs = list_epochs(paths)?;
+    let contents = epochs.iter().map(|epoch| read_epoch(paths, store, *epoch)).collect::<Result<Vec<_>>>()?;
+    let finished: Vec<_> = contents.into_iter().filter(|contents| !contents.is_unfinished()).collect();
+    Ok((protocol::fold(&finished), epochs))
+}
+
+/// Opens segments and checks every byte of them, each once however many checkpoints share it.
+pub(crate) struct SegmentChecker<'a> {
+    pub(crate) paths: &'a StorePaths,
+    pub(crate) store: [u8; 16],
+    pub(crate) executor: &'a Executor,
+    pub(crate) checked: BTreeMap<u64, (SegmentRef, std::result::Result<Arc<Segment>, String>)>,
+}
+
+impl SegmentChecker<'_> {
+    /// Whether everything that a checkpoint needs is sound.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) with the first damage.
+    pub(crate) fn check(&mut self, checkpoint: &CheckpointRecord) -> Result<()> {
+        let unchecked: Vec<SegmentRef> = checkpoint
+            .segments
+            .iter()
+            .filter(|segment| {
+                self.checked.get(&segment.segment).is_none_or(|(checked, _)| checked != *segment)
+            })
+            .copied()
+            .collect();
+        let opened = self.executor.run_stage("check segments", unchecked.len(), |_, at| {
+            let opened = Segment::open(self.paths, self.store, &unchecked[at]).map(Arc::new);
+            let checked = opened.and_then(|segment| segment.verify().map(|()| segment));
+            Ok(match checked {
+                Err(error) if error.kind() != crate::error::ErrorKind::Corrupt => return Err(error),
+                other => other.map_err(|error| error.chain()),
+            })
+        })?;
+        for (segment, outcome) in unchecked.into_iter().zip(opened) {
+            self.checked.insert(segment.segment, (segment, outcome));
+        }
+        checkpoint.segments.iter().try_for_each(|segment| self.open(segment).map(drop))
+    }
+
+    fn open(&self, segment: &SegmentRef) -> Result<Arc<Segment>> {
+        match self.checked.get(&segment.segment) {
+            Some((_, Ok(open))) => Ok(open.clone()),
+            Some((_, Err(damage))) => Err(Error::corrupt(damage.clone())),
+            None => Err(Error::corrupt(format!("segment {} was not checked", segment.segment))),
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! The thread that commits checkpoints while batches go on, and prunes behind itself.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use crate::checkpoint::protocol::{Retained, needed, retain};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::records::{CheckpointRecord, SegmentHeader, SegmentRef};
+use crate::id::{EpochId, SegmentId};
+use crate::store::catalog::{Catalog, list_epochs};
+use crate::store::extents::ExtentIndex;
+use crate::store::retry::FullDisk;
+use crate::store::segments::{EncodedState, list_segments, remove_segment, write_segment};
+use crate::store::{Disk, StorePaths};
+use crate::time::Clock;
+
+/// A checkpoint begins a new epoch when the current one has a checkpoint already and is this old.
+const EPOCH_MS_MIN: u64 = 5_000;
+
+/// A checkpoint on its way to the disk: the record still without its segments' places.
+pub(crate) struct CheckpointRequest {
+    pub(crate) record: CheckpointRecord,
+    /// The number of the new segment.
+    pub(crate) segment: SegmentId,
+    pub(crate) state: EncodedState,
+    /// Every segment that the checkpoint needs, ascending.
+    pub(crate) needed: Vec<u64>,
+}
+
+/// What the writer starts from.
+pub(crate) struct WriterSetup {
+    pub(crate) disk: Disk,
+    pub(crate) paths: StorePaths,
+    pub(crate) store: [u8; 16],
+    pub(crate) catalog: Arc<Mutex<Catalog>>,
+    pub(crate) extents: ExtentIndex,
+    pub(crate) full_disk: FullDisk,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) retained: Vec<Retained>,
+    pub(crate) retained_count: usize,
+    /// The segments that checkpoints refer to already.
+    pub(crate) segments: Vec<SegmentRef>,
+}
+
+/// Hands checkpoints to the writer, one at a time.
+#[derive(Debug)]
+pub(crate) struct CheckpointWriter {
+    requests: Option<Sender<CheckpointRequest>>,
+    outcomes: Receiver<Result<()>>,
+    in_progress: bool,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl CheckpointWriter {
+    pub(crate) fn start(setup: WriterSetup) -> Result<Self> {
+        let (requests, queue) = channel::<CheckpointRequest>();
+        let (report, outcomes) = channel();
+        let mut work = Work {
+            segments: setup.segments.iter().map(|segment| (segment.segment, *segment)).collect(),
+            epoch_began_ms: setup.clock.now_ms(),
+            epoch_checkpoints: 0,
+            setup,
+        };
+        let thread = std::thread::Builder::new().name("millpond-checkpoint".to_owned());
+        let thread = thread.spawn(move || {
+            for request in queue {
+                if report.send(work.commit(request)).is_err() {
+                    return;
+                }
+            }
+        });
+        let thread = thread.map_err(|cause| Error::io("start a thread", cause))?;
+        Ok(CheckpointWriter { requests: Some(requests), outcomes, in_progress: false, thread: Some(thread) })
+    }
+
+    /// Begins to commit a checkpoint, after the one before it is durable.
+    pub(crate) fn begin(&mut self, request: CheckpointRequest) -> Result<()> {
+        self.finish()?;
+        let requests = self.requests.as_ref().ok_or_else(writer_is_gone)?;
+        requests.send(request).map_err(|_| writer_is_gone())?;
+        self.in_progress = true;
+        Ok(())
+    }
+
+    /// Waits until the checkpoint in progress is durable; returns whether there was one.
+    pub(crate) fn finish(&mut self) -> Result<bool> {
+        if !self.in_progress {
+            return Ok(false);
+        }
+        self.in_progress = false;
+        self.outcomes.recv().map_err(|_| writer_is_gone())??;
+        Ok(true)
+    }
+
+    /// The outcome of the checkpoint in progress, if it is there.
+    pub(crate) fn poll(&mut self) -> Result<bool> {
+        if !self.in_progress {
+            return Ok(false);
+        }
+        match self.outcomes.try_recv() {
+            Ok(outcome) => {
+                self.in_progress = false;
+                outcome.map(|()| true)
+            }
+            Err(std::sync::mpsc::TryRecvError::Empty) => Ok(false),
+            Err(std::sync::mpsc::TryRecvError::Disconnected) => Err(writer_is_gone()),
+        }
+    }
+}
+
+impl Drop for CheckpointWriter {
+    fn drop(&mut self) {
+        self.requests = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the checkpoint writer panicked");
+        }
+    }
+}
+
+fn writer_is_gone() -> Error {
+    Error::new(ErrorKind::Stopped, "the checkpoint writer is gone")
+}
+
+struct Work {
+    setup: WriterSetup,
+    segments: BTreeMap<u64, SegmentRef>,
+    epoch_began_ms: u64,
+    epoch_checkpoints: u64,
+}
+
+impl Work {
+    fn commit(&mut self, request: CheckpointRequest) -> Result<()> {
+        let CheckpointRequest { mut record, segment, state, needed } = request;
+        let setup = &self.setup;
+        if !state.is_empty() {
+            let header = SegmentHeader { store: setup.store, checkpoint: record.checkpoint };
+            let written = setup.full_disk.wait_out("write a checkpoint", || {
+                write_segment(&setup.disk, &setup.paths, segment, &header, &state)
+            })?;
+            self.segments.insert(segment.0, written);
+        }
+        drop(state);
+        self.segments.retain(|segment, _| needed.binary_search(segment).is_ok());
+        record.segments = self.segments.values().copied().collect();
+        let epoch = self.append(&record)?;
+        tracing::debug!(checkpoint = record.checkpoint, batch = record.batch, "checkpoint committed");
+        self.setup.retained.push(Retained::of(epoch, &record));
+        retain(&mut self.setup.retained, self.setup.retained_count);
+        self.prune()
+    }
+
+    /// Commits the record, in a new epoch if the current one has had its time.
+    fn append(&mut self, record: &CheckpointRecord) -> Result<EpochId> {
+        let now_ms = self.setup.clock.now_ms();
+        let due = self.epoch_checkpoints > 0 && now_ms.saturating_sub(self.epoch_began_ms) >= EPOCH_MS_MIN;
+        let mut rotate = due;
+        let mut catalog = lock(&self.setup.catalog);
+        let before = catalog.epoch();
+        self.setup.full_disk.wait_out("commit a checkpoint", || {
+            if rotate {
+                catalog.rotate()?;
+                rotate = false;
+            }
+            catalog.append(record)
+        })?;
+        let epoch = catalog.epoch();
+        if epoch != before {
+            self.epoch_began_ms = now_ms;
+            self.epoch_checkpoints = 0;
+        }
+        self.epoch_checkpoints += 1;
+        Ok(epoch)
+    }
+
+    /// Removes what no retained checkpoint needs. Files that are not ours to know stay.
+    fn prune(&self) -> Result<()> {
+        let WriterSetup { disk, paths, catalog, extents, retained, .. } = &self.setup;
+        let Some(needed) = needed(retained) else { return Ok(()) };
+        for segment in list_segments(paths)? {
+            if !needed.segments.contains(&segment.0) {
+                remove_segment(disk, paths, segment)?;
+            }
+        }
+        extents.trim(disk, paths, needed.block)?;
+        // Oldest first, so that an interrupted clean-up never leaves a gap in the history.
+        for epoch in list_epochs(paths)? {
+            if epoch < needed.epoch {
+                lock(catalog).remove_epoch(epoch)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,353 @@
+//! The streaming context: where all parts are put together.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::batch::input::{BlockReader, LineBlocks, RecordBlocks};
+use crate::config::Settings;
+use crate::driver::{self, Components, Progress, RecoveryReport, Shared, StopMode};
+use crate::dstream::{DStream, Graph, InputKind, POSITIONS_PREFIX, PollSource, StateView};
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::StreamId;
+use crate::rdd::Record;
+use crate::record::{Data, Text};
+use crate::source::{
+    BlockStore, DirectorySource, Offer, Positions, Queue, Receiver, ReplayableSource, SocketReceiver,
+};
+use crate::state::{OperatorState, StateType};
+use crate::store::{Disk, FaultPlan};
+use crate::time::{Clock, SystemClock};
+
+/// Describes a [`StreamingContext`]. Each setting is explained at the field of [`Settings`] of its name.
+#[derive(Clone)]
+#[must_use = "a builder does nothing until `build`"]
+pub struct ContextBuilder {
+    settings: Settings,
+    clock: Option<Arc<dyn Clock>>,
+    faults: Option<Arc<FaultPlan>>,
+}
+
+impl std::fmt::Debug for ContextBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ContextBuilder({:?})", self.settings)
+    }
+}
+
+macro_rules! settings {
+    ($($(#[$doc:meta])* $field:ident: $type:ty,)*) => { $(
+        $(#[$doc])*
+        pub fn $field(mut self, $field: $type) -> Self {
+            self.settings.$field = $field;
+            self
+        }
+    )* };
+}
+
+impl ContextBuilder {
+    settings! {
+        /// The time between batches. Default 1 s.
+        batch_interval: Duration,
+        /// A checkpoint is taken after this many batches. Default 10.
+        checkpoint_every_batches: u64,
+        /// How many checkpoints are kept at least. Default 2.
+        checkpoints_retained: usize,
+        /// Compute threads. Default: the cores of the machine.
+        threads: usize,
+        /// Partitions of shuffles and state. Default 16.
+        partitions: usize,
+        /// The size at which a received block is cut. Default 1 MiB.
+        block_bytes_max: usize,
+        /// The memory that received blocks may take. Default 256 MiB.
+        receive_buffer_bytes_max: usize,
+        /// What is planned from each replayable source in one batch at most. Default 128 MiB.
+        source_bytes_per_batch_max: u64,
+        /// How often a task is tried. Default 4.
+        task_attempts_max: u32,
+        /// Whether a start may drop the state of operators that are gone. Default false.
+        allow_dropping_state: bool,
+        /// Whether SIGINT and SIGTERM stop the job. Default true.
+        stop_on_signals: bool,
+    }
+
+    /// The store directory. Default `millpond-store`.
+    pub fn store(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.settings.store = directory.into();
+        self
+    }
+
+    /// The time after which a received block is cut although it is not full.
+    pub fn block_interval(mut self, interval: Duration) -> Self {
+        self.settings.block_interval = Some(interval);
+        self
+    }
+
+    /// The clock that says when batches are due. Default: the system's.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = Some(clock);
+        self
+    }
+
+    /// Makes the disk fail as planned, for tests of recovery.
+    #[cfg(any(test, feature = "testkit"))]
+    pub fn faults(mut self, faults: Arc<FaultPlan>) -> Self {
+        self.faults = Some(faults);
+        self
+    }
+
+    /// Checks the settings. Nothing is opened yet.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] naming the setting, its value and its limit.
+    pub fn build(self) -> Result<StreamingContext> {
+        self.settings.validate()?;
+        let graph = Graph::new(self.settings.partitions);
+        let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock::new()));
+        let disk = Disk::with_faults(self.faults);
+        Ok(StreamingContext { components: Components { settings: self.settings, clock, disk }, graph })
+    }
+}
+
+/// A job while it is being described: its input streams, and what the operations on them add.
+///
+/// [`start`](StreamingContext::start) consumes it, so that nothing can be added to a running job.
+///
+/// ```no_run
+/// # fn main() -> millpond::Result<()> {
+/// use std::time::Duration;
+/// use millpond::StreamingContext;
+///
+/// let context = StreamingContext::builder("word-count")
+///     .store("word-count-store")
+///     .batch_interval(Duration::from_millis(500))
+///     .build()?;
+/// let totals = context
+///     .socket_text_stream("lines", "127.0.0.1:9999")
+///     .flat_map(|line, out| line.words().for_each(|word| out.emit((word, 1u64))))
+///     .reduce_by_key(|a, b| a + b)
+///     .update_state_by_key("totals", |new, total: Option<u64>| {
+///         Some(total.unwrap_or(0) + new.iter().sum::<u64>())
+///     });
+/// totals.print(10);
+/// context.start()?.await_termination()
+/// # }
+/// ```
+#[must_use = "a context does nothing until it is started"]
+pub struct StreamingContext {
+    components: Components,
+    graph: Arc<Graph>,
+}
+
+impl std::fmt::Debug for StreamingContext {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "StreamingContext({:?})", self.components.settings)
+    }
+}
+
+impl StreamingContext {
+    /// Begins to describe the job called `name`. A store belongs to the job of one name.
+    pub fn builder(name: &str) -> ContextBuilder {
+        ContextBuilder { settings: Settings::named(name), clock: None, faults: None }
+    }
+
+    /// The lines that a TCP server sends, without their ends.
+    ///
+    /// Received: lines are logged in blocks before they count. When the server closes the connection (a
+    /// last line without an end then counts) or it breaks (such a line is dropped), it is connected to
+    /// again after 100 ms, doubling up to 10 s. Lines are bytes, UTF-8 or not; one longer than a block
+    /// (1 MiB) is handed on in pieces. While the job is behind, nothing is read from the socket.
+    ///
+    /// A plain socket cannot be asked again: bytes that were not durable when the job was killed are lost.
+    pub fn socket_text_stream(&self, name: &str, address: &str) -> DStream<Text> {
+        let address = address.to_owned();
+        let task = Box::new(move |inlet| {
+            let receiver = SocketReceiver { address: address.clone(), inlet };
+            Box::pin(receiver.receive()) as _
+        });
+        let kind = InputKind::Receiver { task, ends_by_itself: true };
+        self.received(name, "socket_text_stream", kind, Arc::new(LineBlocks))
+    }
+
+    /// The lines of the files that appear in a directory, each file taken exactly once; see
+    /// [`DirectorySource`].
+    pub fn text_file_stream(&self, name: &str, directory: impl Into<PathBuf>) -> DStream<Text> {
+        self.replayable_stream(name, DirectorySource::new(directory))
+    }
+
+    /// The records of a source that can be read again.
+    pub fn replayable_stream<S: ReplayableSource>(&self, name: &str, source: S) -> DStream<S::Item> {
+        let reader = source.reader();
+        let state_type = StateType { key: "utf8".into(), value: "position".into(), value_width: 24 };
+        let state = OperatorState::new(&format!("{POSITIONS_PREFIX}{name}"), state_type);
+        let kind =
+            InputKind::Replayable { source: Box::new(Poll { source }), positions: Positions::new(state) };
+        self.input(name, "replayable_stream", kind, None, Some(reader))
+    }
+
+    /// The records that a [`Receiver`] of yours stores.
+    pub fn receiver_stream<R: Receiver>(&self, name: &str, receiver: R) -> DStream<R::Item> {
+        let receiver = Arc::new(tokio::sync::Mutex::new(receiver));
+        let task = Box::new(move |inlet| {
+            let receiver = receiver.clone();
+            Box::pin(async move { receiver.lock().await.receive(BlockStore::new(inlet)).await }) as _
+        });
+        let kind = InputKind::Receiver { task, ends_by_itself: false };
+        self.received(name, "receiver_stream", kind, Arc::new(RecordBlocks))
+    }
+
+    /// A stream that is filled by hand, for tests: what was pushed before a batch is in it.
+    ///
+    /// ```
+    /// # fn main() -> millpond::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// use millpond::{ManualClock, StopMode, StreamingContext};
+    ///
+    /// let clock = ManualClock::at(0);
+    /// let context = StreamingContext::builder("doc").store(dir.path().join("store")).clock(clock.clone()).build()?;
+    /// let (numbers, queue) = context.queue_stream::<u64>("numbers");
+    /// let sums = numbers.map(|n| ((), n)).update_state_by_key("sum", |new, sum: Option<u64>| {
+    ///     Some(sum.unwrap_or(0) + new.iter().sum::<u64>())
+    /// });
+    /// let job = context.start()?;
+    /// queue.push([1, 2, 3])?;
+    /// clock.advance(1_000);
+    /// job.stop(StopMode::Graceful)?;
+    /// assert_eq!(job.state::<(), u64>("sum")?.get(&())?, Some(6));
+    /// # Ok(()) }
+    /// ```
+    pub fn queue_stream<T: Data>(&self, name: &str) -> (DStream<T>, Queue<T>) {
+        let queue = Queue::new();
+        let end = queue.clone();
+        let kind = InputKind::Queue(Box::new(move |runtime, inlet| end.connect(runtime, inlet)));
+        (self.received(name, "queue_stream", kind, Arc::new(RecordBlocks)), queue)
+    }
+
+    fn received<T: Record>(
+        &self,
+        name: &str,
+        operation: &str,
+        kind: InputKind,
+        blocks: Arc<dyn BlockReader<T>>,
+    ) -> DStream<T> {
+        self.input(name, operation, kind, Some(blocks), None)
+    }
+
+    fn input<T: Record>(
+        &self,
+        name: &str,
+        operation: &str,
+        kind: InputKind,
+        blocks: Option<Arc<dyn BlockReader<T>>>,
+        ranges: Option<Arc<dyn crate::source::RangeReader<T>>>,
+    ) -> DStream<T> {
+        let name: Arc<str> = name.into();
+        let stream = StreamId::of(&name);
+        let id = self.graph.add_node::<T>(operation, &name, &[], false);
+        self.graph.add_input(&name, kind);
+        DStream::new(&self.graph, id, move |batch| {
+            Ok(batch.input_rdd(&name, batch.input(stream), blocks.clone(), ranges.clone()))
+        })
+    }
+
+    /// Opens the store, restores the newest sound checkpoint, replays the batches after it, and then
+    /// starts to receive and to run new batches. Returns when the job is ready.
+    ///
+    /// # Errors
+    /// * [`ErrorKind::InvalidGraph`]: two streams or operators of one name, no input, nothing to do.
+    /// * [`ErrorKind::Locked`]: another process runs on the store.
+    /// * [`ErrorKind::Incompatible`]: the directory is no store, another job's, or of a newer version; or the
+    ///   job lacks an operator that has state in it.
+    /// * [`ErrorKind::Corrupt`]: no sound way back into the job.
+    /// * What a replayed batch failed with.
+    pub fn start(self) -> Result<RunningContext> {
+        let job = self.graph.into_job()?;
+        let started = driver::start(self.components, job)?;
+        let (driver, shared) = (started.driver, started.shared);
+        let thread = std::thread::Builder::new().name("millpond-driver".to_owned());
+        let thread =
+            thread.spawn(move || driver.run()).map_err(|cause| Error::io("start a thread", cause))?;
+        Ok(RunningContext { shared, report: started.report, thread: Some(thread) })
+    }
+}
+
+/// Erases the record type of a source.
+struct Poll<S> {
+    source: S,
+}
+
+impl<S: ReplayableSource> PollSource for Poll<S> {
+    fn poll(&mut self, positions: &Positions, limit: u64, now_ms: u64) -> Result<Offer> {
+        self.source.poll(positions, limit, now_ms)
+    }
+}
+
+/// A job that runs. Dropping it stops the job at once.
+#[derive(Debug)]
+pub struct RunningContext {
+    shared: Arc<Shared>,
+    report: RecoveryReport,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl RunningContext {
+    /// What the start found in the store and did.
+    pub fn recovery(&self) -> &RecoveryReport {
+        &self.report
+    }
+
+    /// How far the job has come.
+    pub fn progress(&self) -> Progress {
+        let mut progress =
+            self.shared.progress.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        progress.idle = self.shared.idle();
+        progress
+    }
+
+    /// The state of the operator called `name`, as the last batch left it. Works while the job runs and
+    /// after it stopped.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Incompatible`] when there is none of this name with keys `K` and states `S`.
+    pub fn state<K: crate::Key, S: Data>(&self, name: &str) -> Result<StateView<K, S>> {
+        let state = self.shared.states.get(name).ok_or_else(|| {
+            Error::new(ErrorKind::Incompatible, format!("the job has no stateful operator `{name}`"))
+        })?;
+        StateView::new(state.clone(), self.shared.gate.clone())
+    }
+
+    /// Waits until the job has stopped.
+    ///
+    /// # Errors
+    /// What stopped it, if it was not asked to.
+    pub fn await_termination(&self) -> Result<()> {
+        self.shared.wait_for_end(None).unwrap_or(Ok(()))
+    }
+
+    /// The same for at most `timeout`; `false` when the job still runs.
+    ///
+    /// # Errors
+    /// As [`await_termination`](Self::await_termination).
+    pub fn await_termination_or_timeout(&self, timeout: Duration) -> Result<bool> {
+        self.shared.wait_for_end(Some(timeout)).transpose().map(|ended| ended.is_some())
+    }
+
+    /// Stops the job and waits until it has stopped. A job that has stopped already is no error.
+    ///
+    /// # Errors
+    /// What else stopped it, now or before.
+    pub fn stop(&self, mode: StopMode) -> Result<()> {
+        self.shared.request_stop(mode);
+        self.await_termination()
+    }
+}
+
+impl Drop for RunningContext {
+    fn drop(&mut self) {
+        self.shared.request_stop(StopMode::Now);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the driver panicked");
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! The driver: one thread that plans batches, runs them one at a time and in order, and takes checkpoints.
+
+mod plan;
+mod progress;
+mod run;
+mod start;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+
+pub use progress::{Progress, RecoveryReport};
+pub(crate) use start::{Components, start};
+
+use crate::batch::tick::{Tick, following, next};
+use crate::checkpoint::protocol::Retained;
+use crate::checkpoint::writer::CheckpointWriter;
+use crate::config::Settings;
+use crate::dstream::{Input, StatefulNode};
+use crate::error::{Error, ErrorKind, Result};
+use crate::exec::Executor;
+use crate::id::{BatchId, BatchTime, CheckpointId, SegmentId, StreamId};
+use crate::receive_log::ReceiveLog;
+use crate::state::OperatorState;
+use crate::store::Store;
+use crate::store::catalog::Catalog;
+use crate::store::retry::FullDisk;
+use crate::time::{Clock, WakeUp};
+
+/// How long receivers may take to hand over what they hold when the job stops.
+const RECEIVERS_STOP: Duration = Duration::from_secs(10);
+
+/// How a job stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum StopMode {
+    /// Receivers stop, everything received is processed, a last checkpoint is taken.
+    Graceful,
+    /// Nothing more is begun; what is in progress is given up, and replayed at the next start.
+    Now,
+}
+
+/// What the driver shares with whoever holds the running job.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) wake: Arc<WakeUp>,
+    stop: Mutex<Option<StopMode>>,
+    outcome: Mutex<Option<Result<(), (ErrorKind, String)>>>,
+    ended: Condvar,
+    pub(crate) progress: Mutex<Progress>,
+    /// Held for writing while a batch changes state.
+    pub(crate) gate: Arc<RwLock<()>>,
+    pub(crate) states: HashMap<String, Arc<OperatorState>>,
+    pub(crate) log: Arc<ReceiveLog>,
+    executor: Arc<Executor>,
+    full_disk: FullDisk,
+}
+
+impl Shared {
+    /// Asks the job to stop; a second, stronger request overrides the first.
+    pub(crate) fn request_stop(&self, mode: StopMode) {
+        {
+            let mut stop = lock(&self.stop);
+            *stop = Some(stop.map_or(mode, |asked| asked.max(mode)));
+        }
+        // Who wants to stop does not want to wait for space.
+        self.full_disk.give_up();
+        if mode == StopMode::Now {
+            self.executor.cancel();
+        }
+        self.wake.notify();
+    }
+
+    fn stop_requested(&self) -> Option<StopMode> {
+        *lock(&self.stop)
+    }
+
+    fn end(&self, outcome: Result<()>) {
+        *lock(&self.outcome) = Some(outcome.map_err(|error| (error.kind(), error.chain())));
+        self.ended.notify_all();
+    }
+
+    /// Waits until the job has ended, at most for `timeout`; `None` when it has not.
+    pub(crate) fn wait_for_end(&self, timeout: Option<Duration>) -> Option<Result<()>> {
+        let outcome = lock(&self.outcome);
+        let running = |outcome: &mut Option<_>| outcome.is_none();
+        let outcome = match timeout {
+            None => self.ended.wait_while(outcome, running).unwrap_or_else(PoisonError::into_inner),
+            Some(timeout) => {
+                self.ended
+                    .wait_timeout_while(outcome, timeout, running)
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .0
+            }
+        };
+        let outcome = outcome.clone()?;
+        Some(outcome.map_err(|(kind, text)| Error::new(kind, text)))
+    }
+
+    /// How long there has been nothing to do and nothing new; zero while there is.
+    pub(crate) fn idle(&self) -> Duration {
+        let busy = lock(&self.progress).busy;
+        if busy || !self.log.is_drained() { Duration::ZERO } else { self.log.activity().idle() }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The tasks that receive.
+struct Receivers {
+    runtime: Runtime,
+    stop: watch::Sender<bool>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Receivers {
+    /// Tells all to stop and waits until they have handed over what they hold.
+    fn stop(&mut self) {
+        self.stop.send_replace(true);
+        let tasks = std::mem::take(&mut self.tasks);
+        self.runtime.block_on(async {
+            for mut task in tasks {
+                match tokio::time::timeout(RECEIVERS_STOP, &mut task).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => tracing::error!(%error, "a receiver panicked"),
+                    Err(_) => {
+                        tracing::warn!("a receiver did not stop in time and is given up");
+                        task.abort();
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// The running job.
+pub(crate) struct Driver {
+    settings: Settings,
+    clock: Arc<dyn Clock>,
+    /// Added to the clock when it is behind the last batch of an earlier run.
+    clock_ahead_ms: u64,
+    store: Store,
+    catalog: Arc<Mutex<Catalog>>,
+    executor: Arc<Executor>,
+    shared: Arc<Shared>,
+    full_disk: FullDisk,
+    log: Arc<ReceiveLog>,
+    log_thread: Option<JoinHandle<()>>,
+    receivers: Option<Receivers>,
+    checkpoints: CheckpointWriter,
+    inputs: Vec<Input>,
+    stateful: Vec<Arc<dyn StatefulNode>>,
+    outputs: Vec<Arc<crate::dstream::Output>>,
+    states: Vec<Arc<OperatorState>>,
+    streams: HashMap<StreamId, Arc<str>>,
+    fingerprint: u64,
+    next_batch: BatchId,
+    last_time: BatchTime,
+    next_block: u64,
+    next_checkpoint: CheckpointId,
+    next_segment: SegmentId,
+    batches_since_checkpoint: u64,
+    /// A source holds something back: a file that is still being written.
+    sources_wait: bool,
+}
+
+impl Driver {
+    /// Runs until told to stop or until something fails, then reports.
+    pub(crate) fn run(mut self) {
+        // User code in an output runs on this thread; a panic that is not its own is ours to report too.
+        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.run_until_stopped()));
+        let outcome = caught.unwrap_or_else(|payload| {
+            let text = crate::exec::panic_text(&*payload);
+            Err(Error::new(ErrorKind::UserCode, format!("the driver panicked: {text}")))
+        });
+        let stopped_now = self.shared.stop_requested() == Some(StopMode::Now);
+        let outcome = match outcome {
+            Err(error) if stopped_now && error.kind() == ErrorKind::Stopped => Ok(()),
+            other => other,
+        };
+        if let Err(error) = &outcome {
+            tracing::error!(error = %error.chain(), "the job has stopped");
+        }
+        let shared = self.shared.clone();
+        self.close();
+        shared.end(outcome);
+    }
+
+    fn run_until_stopped(&mut self) -> Result<()> {
+        loop {
+            let seen = self.shared.wake.seen();
+            self.check_writers()?;
+            match self.shared.stop_requested() {
+                Some(StopMode::Now) => return Ok(()),
+                Some(StopMode::Graceful) => return self.drain(),
+                None => {}
+            }
+            match next(self.last_time, self.settings.batch_interval_ms(), self.now_ms()) {
+                Tick::Due(time) => self.run_next(time, true)?,
+                Tick::Wait(until) => {
+                    let until = until.saturating_sub(self.clock_ahead_ms);
+                    self.clock.wait_until(until, &self.shared.wake, seen);
+                }
+            }
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.clock.now_ms() + self.clock_ahead_ms
+    }
+
+    /// Whether the log and the checkpoint writer are well.
+    fn check_writers(&mut self) -> Result<()> {
+        if let Some(failure) = self.log.failure() {
+            return Err(Error::new(ErrorKind::Io, format!("the receive log has failed: {failure}")));
+        }
+        if self.checkpoints.poll()? {
+            self.note_checkpoint();
+        }
+        Ok(())
+    }
+
+    /// Stops receiving, processes what was received, takes a last checkpoint.
+    fn drain(&mut self) -> Result<()> {
+        self.stop_receiving();
+        self.check_writers()?;
+        while !self.log.is_drained() {
+            if self.shared.stop_requested() == Some(StopMode::Now) {
+                return Ok(());
+            }
+            let time = following(self.last_time, self.settings.batch_interval_ms(), self.now_ms());
+            self.run_next(time, false)?;
+        }
+        if self.batches_since_checkpoint > 0 {
+            self.checkpoint()?;
+        }
+        self.finish_checkpoint()
+    }
+
+    fn stop_receiving(&mut self) {
+        if let Some(receivers) = &mut self.receivers {
+            receivers.stop();
+        }
+        self.log.close();
+        if let Some(thread) = self.log_thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the log writer panicked");
+        }
+    }
+
+    fn close(&mut self) {
+        self.stop_receiving();
+        if let Some(receivers) = self.receivers.take() {
+            receivers.runtime.shutdown_timeout(Duration::from_secs(1));
+        }
+    }
+}
+
+/// The checkpoints of a history, as retention sees them.
+fn retained_of(history: &crate::checkpoint::protocol::History) -> Vec<Retained> {
+    history.checkpoints.iter().map(|(epoch, record)| Retained::of(*epoch, record)).collect()
+}

@@ -1,0 +1,186 @@
+//! Planning a batch: its inputs are fixed and made durable before anything is read.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::batch::BatchInput;
+use crate::dstream::InputKind;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::records::{BlockRef, InputPlan, PlanRecord, RangeRef};
+use crate::id::{BatchId, BatchTime, StreamId};
+use crate::receive_log::ReceivedBlock;
+use crate::source::SourceRange;
+
+use super::{Driver, lock};
+
+/// So many blocks at most in one batch, so that a plan stays small.
+const BLOCKS_MAX: usize = 3_000;
+
+/// What the ranges of a plan may take in it.
+const RANGES_BYTES_MAX: usize = 100 << 10;
+
+/// What a range takes in a plan besides its partition's name.
+const RANGE_BYTES: usize = 64;
+
+pub(super) type Inputs = HashMap<StreamId, Arc<BatchInput>>;
+
+/// A batch that is ready to run.
+pub(super) struct PlannedBatch {
+    pub(super) batch: BatchId,
+    pub(super) time: BatchTime,
+    pub(super) inputs: Inputs,
+    /// Bytes of all inputs.
+    pub(super) bytes: u64,
+    /// Of these, what counts against the receive buffer.
+    pub(super) buffered: usize,
+}
+
+impl Driver {
+    /// Plans the next batch and commits the plan. With `poll`, replayable sources are asked for more.
+    pub(super) fn plan_next(&mut self, time: BatchTime, poll: bool) -> Result<PlannedBatch> {
+        let ranges = if poll { self.poll_sources()? } else { HashMap::new() };
+        let blocks = self.log.take_pending(BLOCKS_MAX);
+        if let Some(last) = blocks.last() {
+            self.next_block = last.place.block + 1;
+        }
+        let inputs = group_by_stream(blocks, ranges);
+        let batch = self.next_batch;
+        let plan = PlanRecord {
+            batch: batch.0,
+            time_ms: time.0,
+            next_block: self.next_block,
+            inputs: inputs.iter().map(|(stream, input)| input_plan(*stream, input)).collect(),
+        };
+        let planned = planned(batch, time, inputs);
+        if planned.bytes > 0 {
+            self.note_busy(true);
+            self.log.activity().note();
+        }
+        let mut catalog = lock(&self.catalog);
+        self.full_disk.wait_out("commit a plan", || catalog.append(&plan))?;
+        drop(catalog);
+        self.next_batch = batch.next();
+        self.last_time = time;
+        self.advance_positions(&planned.inputs)?;
+        Ok(planned)
+    }
+
+    /// What each replayable source has for the next batch, within what a plan may hold.
+    fn poll_sources(&mut self) -> Result<HashMap<StreamId, Vec<SourceRange>>> {
+        let now_ms = self.now_ms();
+        let limit = self.settings.source_bytes_per_batch_max;
+        let mut left = RANGES_BYTES_MAX;
+        let mut waiting = false;
+        let mut offered = HashMap::new();
+        for input in &mut self.inputs {
+            let InputKind::Replayable { source, positions } = &mut input.kind else { continue };
+            let offer = source
+                .poll(positions, limit, now_ms)
+                .map_err(|error| error.within(format!("`{}`", input.name)))?;
+            for partition in &offer.retired {
+                positions.forget(partition)?;
+            }
+            let all = offer.ranges.len();
+            let fitting = offer.ranges.into_iter().take_while(|range| {
+                let bytes = range.partition.len() + RANGE_BYTES;
+                let fits = bytes <= left;
+                left = left.saturating_sub(bytes);
+                fits
+            });
+            let ranges: Vec<SourceRange> = fitting.collect();
+            waiting |= offer.waiting || ranges.len() < all;
+            offered.insert(input.stream, ranges);
+        }
+        self.sources_wait = waiting;
+        Ok(offered)
+    }
+
+    /// Makes a batch from a plan of an earlier run.
+    pub(super) fn plan_again(&self, plan: &PlanRecord) -> Result<PlannedBatch> {
+        let mut inputs = Inputs::new();
+        for input in &plan.inputs {
+            let stream = StreamId(input.stream);
+            if !self.streams.contains_key(&stream) {
+                self.refuse_lost_input(stream, &format!("batch {}", plan.batch))?;
+                continue;
+            }
+            let blocks = input.blocks.iter().map(|block| logged_block(stream, *block)).collect();
+            let ranges = input.ranges.iter().map(source_range).collect();
+            inputs.insert(stream, Arc::new(BatchInput::new(blocks, ranges)));
+        }
+        Ok(planned(BatchId(plan.batch), BatchTime(plan.time_ms), inputs))
+    }
+
+    /// Input of a stream that the job no longer has may be passed over only when it was told so.
+    pub(super) fn refuse_lost_input(&self, stream: StreamId, what: &str) -> Result<()> {
+        if self.settings.allow_dropping_state {
+            return Ok(());
+        }
+        let message = format!(
+            "{what} has input of {stream}, which the job no longer has: bring the stream back, or allow \
+             dropping state"
+        );
+        Err(Error::new(ErrorKind::Incompatible, message))
+    }
+
+    /// Moves the sources' positions to the ends of what is planned.
+    pub(super) fn advance_positions(&self, inputs: &Inputs) -> Result<()> {
+        for input in &self.inputs {
+            let InputKind::Replayable { positions, .. } = &input.kind else { continue };
+            let planned = inputs.get(&input.stream);
+            planned
+                .iter()
+                .flat_map(|planned| &planned.ranges)
+                .try_for_each(|range| positions.advance(range))?;
+        }
+        Ok(())
+    }
+}
+
+fn group_by_stream(blocks: Vec<ReceivedBlock>, ranges: HashMap<StreamId, Vec<SourceRange>>) -> Inputs {
+    let mut by_stream: HashMap<StreamId, (Vec<ReceivedBlock>, Vec<SourceRange>)> = HashMap::new();
+    for block in blocks {
+        by_stream.entry(block.stream).or_default().0.push(block);
+    }
+    for (stream, ranges) in ranges {
+        if !ranges.is_empty() {
+            by_stream.entry(stream).or_default().1 = ranges;
+        }
+    }
+    by_stream
+        .into_iter()
+        .map(|(stream, (blocks, ranges))| (stream, Arc::new(BatchInput::new(blocks, ranges))))
+        .collect()
+}
+
+fn planned(batch: BatchId, time: BatchTime, inputs: Inputs) -> PlannedBatch {
+    let blocks = || inputs.values().flat_map(|input| &input.blocks);
+    let ranges = inputs.values().flat_map(|input| &input.ranges);
+    let bytes = blocks().map(|block| u64::from(block.place.length)).sum::<u64>()
+        + ranges.map(|range| range.end - range.start).sum::<u64>();
+    let buffered = blocks().filter_map(|block| block.frame.as_ref()).map(|frame| frame.len()).sum();
+    PlannedBatch { batch, time, inputs, bytes, buffered }
+}
+
+fn input_plan(stream: StreamId, input: &BatchInput) -> InputPlan {
+    InputPlan {
+        stream: stream.0,
+        blocks: input.blocks.iter().map(|block| block.place).collect(),
+        ranges: input.ranges.iter().map(range_ref).collect(),
+    }
+}
+
+fn range_ref(range: &SourceRange) -> RangeRef {
+    let SourceRange { partition, start, end, size, stamp } = range.clone();
+    RangeRef { partition, start, end, size, stamp }
+}
+
+fn source_range(range: &RangeRef) -> SourceRange {
+    let RangeRef { partition, start, end, size, stamp } = range.clone();
+    SourceRange { partition, start, end, size, stamp }
+}
+
+fn logged_block(stream: StreamId, place: BlockRef) -> ReceivedBlock {
+    // The encoding is read from the block itself when it is read from the log.
+    ReceivedBlock { place, stream, encoding: crate::format::block::BlockEncoding::Lines, frame: None }
+}

@@ -1,0 +1,167 @@
+//! Running one batch, and beginning a checkpoint after it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, PoisonError};
+
+use crate::batch::Batch;
+use crate::checkpoint::writer::CheckpointRequest;
+use crate::dstream::Output;
+use crate::error::{Error, ErrorKind, Result};
+use crate::exec::panic_text;
+use crate::format::records::{CheckpointRecord, DoneRecord};
+use crate::id::BatchTime;
+use crate::store::segments::EncodedState;
+use crate::time::Stopwatch;
+
+use super::plan::PlannedBatch;
+use super::{Driver, lock};
+
+/// Whether the outputs of a batch are emitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Emit {
+    Yes,
+    /// They were, in an earlier run.
+    DoneBefore,
+}
+
+impl Driver {
+    /// Plans and runs the batch of `time`, then takes a checkpoint if one is due.
+    pub(super) fn run_next(&mut self, time: BatchTime, poll: bool) -> Result<()> {
+        let planned = self.plan_next(time, poll)?;
+        let (bytes, buffered) = (planned.bytes, planned.buffered);
+        let watch = Stopwatch::start();
+        let records = self.run_batch(planned, Emit::Yes)?;
+        self.log.release(buffered);
+        let mut progress = lock(&self.shared.progress);
+        progress.batches += 1;
+        progress.records += records;
+        progress.bytes += bytes;
+        progress.last_processing = watch.elapsed();
+        if bytes > 0 {
+            progress.active = self.log.activity().since_first().unwrap_or_default();
+        }
+        drop(progress);
+        if self.batches_since_checkpoint >= self.settings.checkpoint_every_batches {
+            self.checkpoint()?;
+        }
+        self.note_busy(self.sources_wait);
+        Ok(())
+    }
+
+    /// Runs a batch whose plan is durable. Returns the records read.
+    pub(super) fn run_batch(&mut self, planned: PlannedBatch, emit: Emit) -> Result<u64> {
+        let PlannedBatch { batch: id, time, inputs, bytes, .. } = planned;
+        let watch = Stopwatch::start();
+        let paths = Arc::new(self.store.paths.clone());
+        let batch = Batch::new(id, time, self.executor.clone(), paths, inputs);
+        let outcome = self.compute(&batch, emit);
+        let records = batch.records_read();
+        drop(batch);
+        // Before anything changes state again, RDDs that somebody kept get their own copy of it.
+        for node in &self.stateful {
+            node.finish_batch()?;
+        }
+        outcome.map_err(|error| error.within(id))?;
+        if emit == Emit::Yes {
+            let done = DoneRecord {
+                batch: id.0,
+                records,
+                bytes,
+                processing_us: watch.elapsed().as_micros() as u64,
+                outputs: self.outputs.iter().map(|output| output.name.clone()).collect(),
+            };
+            let mut catalog = lock(&self.catalog);
+            self.full_disk.wait_out("record that a batch is done", || catalog.append(&done))?;
+        }
+        lock(&self.shared.progress).last_batch = Some((id, time));
+        self.batches_since_checkpoint += 1;
+        Ok(records)
+    }
+
+    fn compute(&self, batch: &Batch, emit: Emit) -> Result<()> {
+        {
+            let _changing = self.shared.gate.write().unwrap_or_else(PoisonError::into_inner);
+            for node in &self.stateful {
+                node.advance(batch)?;
+            }
+        }
+        if emit == Emit::Yes {
+            self.outputs.iter().try_for_each(|output| self.emit(output, batch))?;
+        }
+        Ok(())
+    }
+
+    /// Emits one output; what fails is tried again with the same records and the same key.
+    fn emit(&self, output: &Output, batch: &Batch) -> Result<()> {
+        let mut attempt = 1;
+        loop {
+            let outcome = catch_unwind(AssertUnwindSafe(|| output.emit(batch, &self.settings.name)));
+            let error = match outcome {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(error)) => error,
+                Err(payload) => {
+                    Error::new(ErrorKind::UserCode, format!("panicked: {}", panic_text(&*payload)))
+                }
+            };
+            let error = error.within(format!("output `{}`", output.name));
+            if attempt >= self.settings.task_attempts_max || error.kind() == ErrorKind::Stopped {
+                return Err(error);
+            }
+            tracing::warn!(attempt, error = %error.chain(), "an output failed and is tried again");
+            attempt += 1;
+        }
+    }
+
+    /// Lays out what changed since the last checkpoint and hands it to the writer. Batches go on while it
+    /// is written.
+    pub(super) fn checkpoint(&mut self) -> Result<()> {
+        if self.checkpoints.finish()? {
+            self.note_checkpoint();
+        }
+        let mut encoded = EncodedState::default();
+        for state in &self.states {
+            let groups = state.encode_changes(&self.executor, self.next_segment.0)?;
+            if !groups.is_empty() {
+                encoded.operators.push((state.name().to_owned(), groups));
+            }
+        }
+        let record = CheckpointRecord {
+            checkpoint: self.next_checkpoint.0,
+            batch: self.next_batch.0 - 1,
+            time_ms: self.last_time.0,
+            next_block: self.next_block,
+            fingerprint: self.fingerprint,
+            segments: Vec::new(),
+            operators: self.states.iter().map(|state| state.describe()).collect(),
+        };
+        let mut needed: Vec<u64> = self.states.iter().flat_map(|state| state.segments()).collect();
+        needed.sort_unstable();
+        needed.dedup();
+        self.checkpoints.begin(CheckpointRequest {
+            record,
+            segment: self.next_segment,
+            state: encoded,
+            needed,
+        })?;
+        self.next_checkpoint = self.next_checkpoint.next();
+        self.next_segment = self.next_segment.next();
+        self.batches_since_checkpoint = 0;
+        Ok(())
+    }
+
+    /// Waits for the checkpoint in progress.
+    pub(super) fn finish_checkpoint(&mut self) -> Result<()> {
+        if self.checkpoints.finish()? {
+            self.note_checkpoint();
+        }
+        Ok(())
+    }
+
+    pub(super) fn note_checkpoint(&self) {
+        lock(&self.shared.progress).checkpoints += 1;
+    }
+
+    pub(super) fn note_busy(&self, busy: bool) {
+        lock(&self.shared.progress).busy = busy;
+    }
+}

@@ -1,0 +1,320 @@
+//! Starting a job: open the store, find where to begin, replay, and only then receive.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, RwLock};
+
+use tokio::sync::watch;
+
+use crate::checkpoint::protocol::{StateMatch, match_operators};
+use crate::checkpoint::recovery::{Found, read_store};
+use crate::checkpoint::writer::{CheckpointWriter, WriterSetup};
+use crate::config::Settings;
+use crate::dstream::{Input, InputKind, Job};
+use crate::error::{Error, ErrorKind, Result};
+use crate::exec::Executor;
+use crate::format::records::{PlanRecord, RunRecord};
+use crate::id::{BatchId, BatchTime, BlockId, CheckpointId, EpochId, SegmentId};
+use crate::receive_log::{self, ReceivedBlock};
+use crate::source::{Inlet, run_receiver};
+use crate::store::catalog::Catalog;
+use crate::store::extents::{ExtentIndex, ExtentWriter, LogContents};
+use crate::store::retry::FullDisk;
+use crate::store::segments::list_segments;
+use crate::store::{Disk, Store};
+use crate::time::{Clock, Stopwatch, WakeUp};
+
+use super::run::Emit;
+use super::{Driver, Progress, Receivers, RecoveryReport, Shared, StopMode, lock, retained_of};
+
+/// A start that finds more epochs than this takes a checkpoint at once, so that crash loops do not pile
+/// them up.
+const EPOCHS_MAX: usize = 4;
+
+/// What a job is started with besides its description.
+pub(crate) struct Components {
+    pub(crate) settings: Settings,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) disk: Disk,
+}
+
+/// A job that is ready, before its first new batch.
+pub(crate) struct Started {
+    pub(crate) driver: Driver,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) report: RecoveryReport,
+}
+
+/// Recovers the job and makes it ready; returns when every batch that has to be replayed was.
+pub(crate) fn start(components: Components, job: Job) -> Result<Started> {
+    let watch = Stopwatch::start();
+    let Components { settings, clock, disk } = components;
+    let executor = Arc::new(Executor::new(settings.threads, settings.task_attempts_max)?);
+    let store = Store::open(&settings.store, &settings.name, disk)?;
+    let found = read_store(&store.paths, store.identity.store, &executor)?;
+    let mut report = report_of(&found, &settings, &job)?;
+    let states = job.states();
+    for state in &states {
+        state.restore(&found.segments);
+    }
+    let catalog = begin_epoch(&store, &found)?;
+    let full_disk = FullDisk::default();
+    let wake = WakeUp::new();
+    let index = ExtentIndex::new(found.log.extents.clone());
+    let Store { paths, disk, identity, .. } = &store;
+    let extents =
+        ExtentWriter::new(disk.clone(), paths.clone(), identity.store, index.clone(), found.log.end);
+    let (log, log_thread) =
+        receive_log::start(extents, settings.receive_buffer_bytes_max, full_disk.clone(), wake.clone())?;
+    let checkpoints = CheckpointWriter::start(WriterSetup {
+        disk: disk.clone(),
+        paths: paths.clone(),
+        store: identity.store,
+        catalog: catalog.clone(),
+        extents: index,
+        full_disk: full_disk.clone(),
+        clock: clock.clone(),
+        retained: retained_of(&found.history),
+        retained_count: settings.checkpoints_retained,
+        segments: found
+            .recovery
+            .checkpoint
+            .iter()
+            .flat_map(|checkpoint| checkpoint.segments.clone())
+            .collect(),
+    })?;
+    let shared = Arc::new(Shared {
+        wake,
+        stop: Mutex::new(None),
+        outcome: Mutex::new(None),
+        ended: std::sync::Condvar::new(),
+        progress: Mutex::new(Progress::default()),
+        gate: Arc::new(RwLock::new(())),
+        states: job
+            .stateful
+            .iter()
+            .map(|node| (node.state().name().to_owned(), node.state().clone()))
+            .collect(),
+        log: log.clone(),
+        executor: executor.clone(),
+        full_disk: full_disk.clone(),
+    });
+    let (last_time, clock_ahead_ms) = last_time(&found, &settings, &*clock);
+    let newest_segment = list_segments(paths)?.last().copied().unwrap_or(SegmentId(0));
+    let newest_checkpoint = found.history.checkpoints.iter().map(|(_, record)| record.checkpoint).max();
+    let mut driver = Driver {
+        streams: job.inputs.iter().map(|input| (input.stream, input.name.clone())).collect(),
+        next_batch: BatchId(found.recovery.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.batch) + 1),
+        next_block: found.recovery.next_block,
+        next_checkpoint: CheckpointId(newest_checkpoint.unwrap_or(0) + 1),
+        next_segment: newest_segment.next(),
+        batches_since_checkpoint: 0,
+        sources_wait: false,
+        fingerprint: job.fingerprint,
+        inputs: job.inputs,
+        stateful: job.stateful,
+        outputs: job.outputs,
+        receivers: None,
+        log_thread: Some(log_thread),
+        shared: shared.clone(),
+        settings,
+        clock,
+        clock_ahead_ms,
+        store,
+        catalog,
+        executor,
+        full_disk,
+        log,
+        checkpoints,
+        states,
+        last_time,
+    };
+    driver.commit_run(job.lineage)?;
+    driver.adopt_pending(&found.log)?;
+    driver.replay(&found, &mut report)?;
+    driver.start_receivers()?;
+    report.took = watch.elapsed();
+    report.log();
+    Ok(Started { driver, shared, report })
+}
+
+/// Matches the job with the store, and refuses what would lose something.
+fn report_of(found: &Found, settings: &Settings, job: &Job) -> Result<RecoveryReport> {
+    let recovery = &found.recovery;
+    let stored = recovery.checkpoint.as_ref().map_or(&[][..], |checkpoint| &checkpoint.operators);
+    let described: Vec<_> = job.states().iter().map(|state| state.describe()).collect();
+    let operators = match_operators(stored, &described);
+    for (name, outcome) in &operators {
+        let message = match outcome {
+            StateMatch::Incompatible => {
+                format!("the state of `{name}` was kept for other types of key or value")
+            }
+            StateMatch::Dropped if !settings.allow_dropping_state => format!(
+                "the job has no operator `{name}` any more: bring it back under this name, or allow dropping state"
+            ),
+            _ => continue,
+        };
+        return Err(Error::new(ErrorKind::Incompatible, message));
+    }
+    let ids = |batches: &[u64]| batches.iter().copied().map(BatchId).collect();
+    Ok(RecoveryReport {
+        fresh: found.is_fresh(),
+        checkpoint: recovery.checkpoint.as_ref().map(|c| (CheckpointId(c.checkpoint), BatchId(c.batch))),
+        pending_blocks: found.log.blocks.len(),
+        operators,
+        walked_back: recovery.walked_back.iter().map(|(id, why)| (CheckpointId(*id), why.clone())).collect(),
+        lost_plans: ids(&recovery.lost_plans),
+        damage: found.history.damage.clone(),
+        ..RecoveryReport::default()
+    })
+}
+
+/// A new epoch at every start: an epoch of an earlier run is never written to again.
+fn begin_epoch(store: &Store, found: &Found) -> Result<Arc<Mutex<Catalog>>> {
+    let newest = found.epochs.last().copied().unwrap_or(EpochId(0));
+    let history = &found.history;
+    let next_seq = history.committed_seq.max(history.last_seq) + 1;
+    let (disk, paths) = (store.disk.clone(), store.paths.clone());
+    let catalog =
+        Catalog::begin(disk, paths, store.identity.store, newest.next(), history.last_seq, next_seq)?;
+    Ok(Arc::new(Mutex::new(catalog)))
+}
+
+/// The time of the newest batch, and how far the clock is behind it.
+fn last_time(found: &Found, settings: &Settings, clock: &dyn Clock) -> (BatchTime, u64) {
+    let now_ms = clock.now_ms();
+    let planned = found.history.plans.values().map(|plan| plan.time_ms).max();
+    let checkpointed = found.recovery.checkpoint.as_ref().map(|checkpoint| checkpoint.time_ms);
+    let Some(last) = planned.max(checkpointed) else {
+        // The first batch of a store is at the next multiple of the interval.
+        return (BatchTime(now_ms - now_ms % settings.batch_interval_ms()), 0);
+    };
+    let behind = last.saturating_sub(now_ms);
+    if behind > 0 {
+        tracing::warn!(behind_ms = behind, "the clock is behind the last batch: times go on from there");
+    }
+    (BatchTime(last), behind)
+}
+
+impl Driver {
+    fn commit_run(&self, lineage: Vec<crate::format::records::LineageNode>) -> Result<()> {
+        let settings = &self.settings;
+        let run = RunRecord {
+            job: settings.name.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_ms: self.clock.now_ms(),
+            batch_interval_ms: settings.batch_interval_ms(),
+            checkpoint_every_batches: settings.checkpoint_every_batches,
+            partitions: settings.partitions as u32,
+            threads: settings.threads as u32,
+            fingerprint: self.fingerprint,
+            lineage,
+        };
+        lock(&self.catalog).append(&run)?;
+        Ok(())
+    }
+
+    /// Received blocks that no plan has wait for the next batch.
+    fn adopt_pending(&mut self, found: &LogContents) -> Result<()> {
+        let mut pending = Vec::new();
+        for block in &found.blocks {
+            if !self.streams.contains_key(&block.stream) {
+                self.refuse_lost_input(block.stream, &BlockId(block.block.block).to_string())?;
+                continue;
+            }
+            pending.push(ReceivedBlock {
+                place: block.block,
+                stream: block.stream,
+                encoding: block.encoding,
+                frame: None,
+            });
+        }
+        self.log.restore_pending(pending);
+        Ok(())
+    }
+
+    /// Computes the planned batches after the checkpoint again; emits those that were not done.
+    fn replay(&mut self, found: &Found, report: &mut RecoveryReport) -> Result<()> {
+        for plan in &found.recovery.replay {
+            self.replay_batch(plan, found.history.done.contains_key(&plan.batch), report)?;
+        }
+        self.next_batch = BatchId(found.recovery.next_batch);
+        let damaged = !report.walked_back.is_empty() || !report.lost_plans.is_empty();
+        if !report.replayed.is_empty() || damaged || found.epochs.len() > EPOCHS_MAX {
+            self.checkpoint()?;
+        }
+        if damaged {
+            // From here on nothing depends on what is damaged.
+            self.finish_checkpoint()?;
+        }
+        Ok(())
+    }
+
+    fn replay_batch(&mut self, plan: &PlanRecord, done: bool, report: &mut RecoveryReport) -> Result<()> {
+        let planned = self.plan_again(plan)?;
+        let batch = planned.batch;
+        self.advance_positions(&planned.inputs)?;
+        self.run_batch(planned, if done { Emit::DoneBefore } else { Emit::Yes })?;
+        report.replayed.push(batch);
+        if !done {
+            report.emitted.push(batch);
+        }
+        lock(&self.shared.progress).replayed_batches += 1;
+        Ok(())
+    }
+
+    fn start_receivers(&mut self) -> Result<()> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("millpond-receive")
+            .enable_all()
+            .build()
+            .map_err(|cause| Error::io("start the receiving threads", cause))?;
+        let (stop, stopped) = watch::channel(false);
+        let mut tasks = Vec::new();
+        let mut inputs = Vec::new();
+        for Input { name, stream, kind } in std::mem::take(&mut self.inputs) {
+            let inlet = Inlet {
+                name: name.clone(),
+                stream,
+                log: self.log.clone(),
+                stop: stopped.clone(),
+                block_bytes: self.settings.block_bytes_max,
+                block_interval: self.settings.block_interval(),
+                stored: Arc::new(AtomicU64::new(0)),
+            };
+            match kind {
+                InputKind::Receiver { task, ends_by_itself } => {
+                    tasks.push(runtime.spawn(run_receiver(task, inlet, ends_by_itself)));
+                }
+                InputKind::Queue(connect) => connect(runtime.handle().clone(), inlet),
+                kind @ InputKind::Replayable { .. } => inputs.push(Input { name, stream, kind }),
+            }
+        }
+        self.inputs = inputs;
+        if self.settings.stop_on_signals {
+            let shared = self.shared.clone();
+            runtime.spawn(stop_on_signals(shared));
+        }
+        self.receivers = Some(Receivers { runtime, stop, tasks });
+        Ok(())
+    }
+}
+
+/// The first signal stops the job gracefully, the second at once.
+async fn stop_on_signals(shared: Arc<Shared>) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        tracing::warn!("cannot listen for signals: they end the process as usual");
+        return;
+    };
+    for mode in [StopMode::Graceful, StopMode::Now] {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        tracing::info!(?mode, "a signal asks the job to stop");
+        shared.request_stop(mode);
+    }
+}
