@@ -9,6 +9,9 @@
 //! Without arguments it counts the words of a small embedded source and shows the most frequent ones.
 //! The last line on standard output is one JSON object with what this run did.
 
+#![allow(clippy::print_stdout, reason = "an example shows what it does")]
+#![allow(clippy::disallowed_methods, reason = "it reports how long a start took in real time")]
+
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs::File;

@@ -80,6 +80,11 @@ mod driver;
 
 mod context;
 
+// -- looking into a store --
+
+#[cfg(feature = "tool")]
+pub mod inspect;
+
 pub use checkpoint::protocol::StateMatch;
 pub use config::{KEY_GROUPS, Settings};
 pub use context::{ContextBuilder, RunningContext, StreamingContext};
@@ -125,3 +130,13 @@ pub mod doc {
         }
     }
 }
+
+/// Where the fuzz targets enter.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
+
+/// Runs the program of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

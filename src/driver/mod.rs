@@ -262,6 +262,13 @@ impl Driver {
     }
 }
 
+impl Drop for Driver {
+    /// A start that fails half-way leaves no thread behind.
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
 /// The checkpoints of a history, as retention sees them.
 fn retained_of(history: &crate::checkpoint::protocol::History) -> Vec<Retained> {
     history.checkpoints.iter().map(|(epoch, record)| Retained::of(*epoch, record)).collect()

@@ -61,16 +61,12 @@ pub(crate) fn start(components: Components, job: Job) -> Result<Started> {
     let wake = WakeUp::new();
     let index = ExtentIndex::new(found.log.extents.clone());
     let Store { paths, disk, identity, .. } = &store;
-    let extents =
-        ExtentWriter::new(disk.clone(), paths.clone(), identity.store, index.clone(), found.log.end);
-    let (log, log_thread) =
-        receive_log::start(extents, settings.receive_buffer_bytes_max, full_disk.clone(), wake.clone())?;
     let checkpoints = CheckpointWriter::start(WriterSetup {
         disk: disk.clone(),
         paths: paths.clone(),
         store: identity.store,
         catalog: catalog.clone(),
-        extents: index,
+        extents: index.clone(),
         full_disk: full_disk.clone(),
         clock: clock.clone(),
         retained: retained_of(&found.history),
@@ -82,12 +78,16 @@ pub(crate) fn start(components: Components, job: Job) -> Result<Started> {
             .flat_map(|checkpoint| checkpoint.segments.clone())
             .collect(),
     })?;
+    let extents = ExtentWriter::new(disk.clone(), paths.clone(), identity.store, index, found.log.end);
+    let (log, log_thread) =
+        receive_log::start(extents, settings.receive_buffer_bytes_max, full_disk.clone(), wake.clone())?;
     let shared = Arc::new(Shared {
         wake,
         stop: Mutex::new(None),
         outcome: Mutex::new(None),
         ended: std::sync::Condvar::new(),
-        progress: Mutex::new(Progress::default()),
+        // Not idle before the first batch has asked the sources.
+        progress: Mutex::new(Progress { busy: true, ..Progress::default() }),
         gate: Arc::new(RwLock::new(())),
         states: job
             .stateful
@@ -132,6 +132,7 @@ pub(crate) fn start(components: Components, job: Job) -> Result<Started> {
     driver.adopt_pending(&found.log)?;
     driver.replay(&found, &mut report)?;
     driver.start_receivers()?;
+    driver.log.activity().note_ready();
     report.took = watch.elapsed();
     report.log();
     Ok(Started { driver, shared, report })
@@ -185,11 +186,12 @@ fn last_time(found: &Found, settings: &Settings, clock: &dyn Clock) -> (BatchTim
     let planned = found.history.plans.values().map(|plan| plan.time_ms).max();
     let checkpointed = found.recovery.checkpoint.as_ref().map(|checkpoint| checkpoint.time_ms);
     let Some(last) = planned.max(checkpointed) else {
-        // The first batch of a store is at the next multiple of the interval.
-        return (BatchTime(now_ms - now_ms % settings.batch_interval_ms()), 0);
+        // The first batch of a store is due at the next multiple of the interval after its first start.
+        let first_start = found.history.runs.first().map_or(now_ms, |run| run.started_ms.min(now_ms));
+        return (BatchTime(first_start - first_start % settings.batch_interval_ms()), 0);
     };
     let behind = last.saturating_sub(now_ms);
-    if behind > 0 {
+    if behind > settings.batch_interval_ms() {
         tracing::warn!(behind_ms = behind, "the clock is behind the last batch: times go on from there");
     }
     (BatchTime(last), behind)

@@ -3,7 +3,7 @@
 //!
 //! Results come back by partition, never by arrival, so that nothing depends on threads.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -20,18 +20,16 @@ pub(crate) struct Executor {
     next_rdd: AtomicU64,
 }
 
-/// What a task is, for errors and counters.
+/// What a task is, for errors.
 #[derive(Debug)]
 pub(crate) struct TaskContext {
     /// What the task reads, for errors: a block, a range.
     origin: RefCell<String>,
-    /// Records read from an input.
-    pub(crate) records_read: Cell<u64>,
 }
 
 impl TaskContext {
     fn new() -> Self {
-        TaskContext { origin: RefCell::default(), records_read: Cell::new(0) }
+        TaskContext { origin: RefCell::default() }
     }
 
     pub(crate) fn set_origin(&self, origin: String) {

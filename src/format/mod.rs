@@ -8,6 +8,8 @@ pub(crate) mod block;
 pub(crate) mod frame;
 pub(crate) mod records;
 pub(crate) mod segment;
+#[cfg(test)]
+mod spec;
 
 /// The version this build writes, and the newest it reads.
 ///

@@ -73,6 +73,11 @@ impl Activity {
         let _ = self.first_us.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
     }
 
+    /// The job is ready to receive: how long it took to come here is not counted as idle.
+    pub(crate) fn note_ready(&self) {
+        self.last_us.store(self.now_us(), Ordering::Relaxed);
+    }
+
     fn now_us(&self) -> u64 {
         self.since.elapsed().as_micros() as u64 + 1
     }
@@ -80,12 +85,12 @@ impl Activity {
     /// How long ago the first thing was received.
     pub(crate) fn since_first(&self) -> Option<std::time::Duration> {
         let first = self.first_us.load(Ordering::Relaxed);
-        (first > 0).then(|| std::time::Duration::from_micros(self.now_us() - first))
+        (first > 0).then(|| std::time::Duration::from_micros(self.now_us().saturating_sub(first)))
     }
 
     /// How long nothing was received.
     pub(crate) fn idle(&self) -> std::time::Duration {
-        std::time::Duration::from_micros(self.now_us() - self.last_us.load(Ordering::Relaxed).max(1))
+        std::time::Duration::from_micros(self.now_us().saturating_sub(self.last_us.load(Ordering::Relaxed).max(1)))
     }
 }
 

@@ -178,6 +178,7 @@ impl StateTable {
     }
 
     /// Bytes of memory held.
+    #[cfg(test)]
     pub(crate) fn memory_bytes(&self) -> usize {
         self.keys.memory_bytes()
             + self.slots.capacity() * 8

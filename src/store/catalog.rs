@@ -257,6 +257,12 @@ pub(crate) fn list_epochs(paths: &StorePaths) -> Result<Vec<EpochId>> {
     Ok(numbered_entries(&paths.epochs(), "")?.into_iter().map(EpochId).collect())
 }
 
+/// An epoch's witness as it is on disk, `None` when it is not there or cannot be read.
+#[cfg(feature = "tool")]
+pub(crate) fn witness_bytes(paths: &StorePaths, epoch: EpochId) -> Option<Vec<u8>> {
+    read_small(&epoch_dir(paths, epoch).join("witness"), 64).ok()?
+}
+
 /// Reads an epoch without changing it. Damage is described in the result; a newer format is an error.
 ///
 /// # Errors

@@ -33,6 +33,18 @@ fn witness_path(paths: &StorePaths) -> PathBuf {
     paths.log().join("witness")
 }
 
+/// The extents on disk, ascending.
+#[cfg(feature = "tool")]
+pub(crate) fn list_extents(paths: &StorePaths) -> Result<Vec<ExtentId>> {
+    Ok(numbered_entries(&paths.log(), ".extent")?.into_iter().map(ExtentId).collect())
+}
+
+/// The log's witness as it is on disk, `None` when it is not there.
+#[cfg(feature = "tool")]
+pub(crate) fn log_witness_bytes(paths: &StorePaths) -> Option<Vec<u8>> {
+    read_small(&witness_path(paths), 64).ok()?
+}
+
 /// Which blocks are in which extent, shared between who appends and who trims.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ExtentIndex(Arc<Mutex<Vec<(ExtentId, u64)>>>);
@@ -265,6 +277,8 @@ struct FoundExtent {
 /// [`ErrorKind::Incompatible`] for files of another store or version, [`ErrorKind::Io`] when reading is
 /// refused. Damage is described in the result.
 pub(crate) fn scan_log(paths: &StorePaths, store: [u8; 16], from: u64) -> Result<LogContents> {
+    // Before the extents: beside a running job they only grow beyond what it says.
+    let witness = witness_of(paths);
     let mut damage = Vec::new();
     let mut found = Vec::new();
     let numbers = numbered_entries(&paths.log(), ".extent")?;
@@ -274,7 +288,7 @@ pub(crate) fn scan_log(paths: &StorePaths, store: [u8; 16], from: u64) -> Result
             Ok(extent) => found.push(extent),
             Err(error) if error.kind() != ErrorKind::Corrupt => return Err(error),
             // Begun and not finished when the process died: nothing in it was acknowledged.
-            Err(_) if number == newest && witness_of(paths).is_none_or(|(extent, _)| extent != number) => {}
+            Err(_) if number == newest && witness.is_none_or(|(extent, _)| extent != number) => {}
             Err(error) => damage.push(error.chain()),
         }
     }
@@ -286,7 +300,7 @@ pub(crate) fn scan_log(paths: &StorePaths, store: [u8; 16], from: u64) -> Result
         let sealed = following
             .filter(|next| next.header.previous == extent.id.0)
             .map(|next| next.header.previous_length);
-        let promised = match (sealed, witness_of(paths)) {
+        let promised = match (sealed, witness) {
             (Some(length), _) => length,
             (None, Some((witness, length))) if witness == extent.id.0 => length,
             _ => extent.data_at,
@@ -312,7 +326,7 @@ pub(crate) fn scan_log(paths: &StorePaths, store: [u8; 16], from: u64) -> Result
     Ok(LogContents { blocks, extents, end, damage })
 }
 
-fn witness_of(paths: &StorePaths) -> Option<(u64, u64)> {
+pub(crate) fn witness_of(paths: &StorePaths) -> Option<(u64, u64)> {
     let bytes = read_small(&witness_path(paths), 64).ok()??;
     let (header, payload) = decode_frame(&bytes).ok()?;
     Some((header.id, u64::from_le_bytes(payload.try_into().ok()?)))

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 
 /// Which step on the disk fails, for tests of recovery.
 ///
-/// Every operation that changes the disk is a step with a number. At the chosen one the operation is
-/// left half done (a write stops in its middle) and from then on every step fails, as if the process had
-/// died there.
+/// Every operation that changes the disk is a step with a number, counted from 1. A **crash** leaves the chosen
+/// one half done (a write stops in its middle) and from then on every step fails, as if the process had died
+/// there. A **full disk** refuses the chosen steps and has space again after them.
 ///
 /// ```
 /// use millpond::testkit::FaultPlan;
@@ -21,8 +21,17 @@ use crate::error::{Error, ErrorKind, Result};
 #[derive(Debug, Default)]
 pub struct FaultPlan {
     steps: AtomicU64,
-    /// 0 for never.
-    crash_at: u64,
+    fault: Fault,
+}
+
+#[derive(Debug, Default)]
+enum Fault {
+    #[default]
+    Never,
+    #[cfg(any(test, feature = "testkit"))]
+    CrashAt(u64),
+    #[cfg(any(test, feature = "testkit"))]
+    Full(std::ops::Range<u64>),
 }
 
 /// What a write does at a step.
@@ -32,15 +41,21 @@ pub(crate) enum Step {
     Torn,
 }
 
+#[cfg(any(test, feature = "testkit"))]
 impl FaultPlan {
     /// Only counts the steps.
     pub fn never() -> Arc<Self> {
         Arc::default()
     }
 
-    /// Crashes at the `step`-th step, counted from 1.
+    /// Crashes at the `step`-th step.
     pub fn crash_at(step: u64) -> Arc<Self> {
-        Arc::new(FaultPlan { steps: AtomicU64::new(0), crash_at: step })
+        Arc::new(FaultPlan { steps: AtomicU64::new(0), fault: Fault::CrashAt(step) })
+    }
+
+    /// The disk is full from step `steps.start` on, up to and without `steps.end`.
+    pub fn full_during(steps: std::ops::Range<u64>) -> Arc<Self> {
+        Arc::new(FaultPlan { steps: AtomicU64::new(0), fault: Fault::Full(steps) })
     }
 
     /// How many steps were begun.
@@ -50,17 +65,28 @@ impl FaultPlan {
 
     /// Whether the crash happened.
     pub fn has_crashed(&self) -> bool {
-        self.crash_at != 0 && self.steps() >= self.crash_at
+        matches!(self.fault, Fault::CrashAt(step) if self.steps() >= step)
     }
+}
 
+impl FaultPlan {
+    /// Counts a step and says how it goes.
     pub(crate) fn step(&self, what: &str) -> Result<Step> {
         let step = self.steps.fetch_add(1, Ordering::SeqCst) + 1;
-        if self.crash_at == 0 || step < self.crash_at {
-            return Ok(Step::Whole);
+        match &self.fault {
+            #[cfg(any(test, feature = "testkit"))]
+            Fault::CrashAt(at) if step == *at && what == "write" => Ok(Step::Torn),
+            #[cfg(any(test, feature = "testkit"))]
+            Fault::CrashAt(at) if step >= *at => {
+                let message = format!("injected crash at disk step {step} ({what})");
+                Err(crate::error::Error::new(crate::error::ErrorKind::Io, message))
+            }
+            #[cfg(any(test, feature = "testkit"))]
+            Fault::Full(steps) if steps.contains(&step) => {
+                let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+                Err(crate::error::Error::io(format!("{what} (injected at disk step {step})"), full))
+            }
+            _ => Ok(Step::Whole),
         }
-        if step == self.crash_at && what.starts_with("write") {
-            return Ok(Step::Torn);
-        }
-        Err(Error::new(ErrorKind::Io, format!("injected crash at disk step {step} ({what})")))
     }
 }

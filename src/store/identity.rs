@@ -30,6 +30,13 @@ impl Identity {
         parsed.map(Some).map_err(|error| error.within(path.display()))
     }
 
+    /// The version of the format that the store was made with; `None` where there is none yet.
+    #[cfg(feature = "tool")]
+    pub(crate) fn format_version(paths: &StorePaths) -> Result<Option<u16>> {
+        let bytes = read_small(&paths.identity(), 4096)?;
+        Ok(bytes.and_then(|bytes| Some(u16::from_le_bytes(bytes.get(4..6)?.try_into().ok()?))))
+    }
+
     fn parse(payload: &[u8]) -> Option<Self> {
         let (store, job) = payload.split_first_chunk::<16>()?;
         Some(Identity { store: *store, job: String::from_utf8(job.to_vec()).ok()? })

@@ -8,7 +8,7 @@ use crate::error::{ErrorKind, Result};
 use crate::time::WakeUp;
 
 /// How often a full disk is tried again.
-const RETRY: Duration = Duration::from_millis(500);
+const RETRY: Duration = Duration::from_millis(100);
 
 /// Waits until there is space, or the job is told to stop.
 #[derive(Clone, Debug, Default)]

@@ -247,26 +247,46 @@ impl Segment {
     /// # Errors
     /// The first damaged page, as [`ErrorKind::Corrupt`] naming file, place, operator and key group.
     pub(crate) fn verify(self: &Arc<Self>) -> Result<()> {
-        for (name, groups) in &self.operators {
-            for group in groups.values() {
-                let source = GroupSource { segment: self.clone(), group: group.clone() };
-                let mut found = 0;
-                source
-                    .for_each(|_| {
-                        found += 1;
-                        Ok(())
-                    })
-                    .map_err(|error| error.within(format!("state of `{name}`")))?;
-                if found != group.entries {
-                    let message = format!(
-                        "{}: key group {} of `{name}` has {found} entries, not {}",
-                        self.path.display(),
-                        group.group,
-                        group.entries
-                    );
-                    return Err(Error::corrupt(message));
-                }
+        self.all_groups().try_for_each(|(name, group)| self.verify_group(name, group))
+    }
+
+    /// Checks every page and says what is wrong with each key group, one line each.
+    ///
+    /// # Errors
+    /// What is no damage: another version, or reading is refused.
+    #[cfg(feature = "tool")]
+    pub(crate) fn damage(self: &Arc<Self>) -> Result<Vec<String>> {
+        let mut damage = Vec::new();
+        for (name, group) in self.all_groups() {
+            match self.verify_group(name, group) {
+                Err(error) if error.kind() == ErrorKind::Corrupt => damage.push(error.chain()),
+                outcome => outcome?,
             }
+        }
+        Ok(damage)
+    }
+
+    fn all_groups(&self) -> impl Iterator<Item = (&String, &GroupDirectory)> {
+        self.operators.iter().flat_map(|(name, groups)| groups.values().map(move |group| (name, group)))
+    }
+
+    fn verify_group(self: &Arc<Self>, name: &str, group: &GroupDirectory) -> Result<()> {
+        let source = GroupSource { segment: self.clone(), group: group.clone() };
+        let mut found = 0;
+        source
+            .for_each(|_| {
+                found += 1;
+                Ok(())
+            })
+            .map_err(|error| error.within(format!("state of `{name}`")))?;
+        if found != group.entries {
+            let message = format!(
+                "{}: key group {} of `{name}` has {found} entries, not {}",
+                self.path.display(),
+                group.group,
+                group.entries
+            );
+            return Err(Error::corrupt(message));
         }
         Ok(())
     }

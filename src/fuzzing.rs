@@ -1,0 +1,117 @@
+//! Where the fuzz targets enter: what reads stored bytes, given any bytes. Compiled by cargo-fuzz only.
+//!
+//! None of these may panic, hang, or take memory by a length that the bytes claim.
+
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use crate::checkpoint::recovery;
+use crate::error::{Error, ErrorKind, Result};
+use crate::exec::Executor;
+use crate::format::block::{BlockEncoding, BlockHeader, for_each_record};
+use crate::format::frame::{self, FrameHeader, HEADER_BYTES, encode_frame};
+use crate::format::records::{
+    CatalogRecord, CheckpointRecord, Directory, DoneRecord, EpochRecord, ExtentHeader, PlanRecord, Record,
+    RunRecord, SegmentHeader,
+};
+use crate::format::segment::{self, entries, entry_bytes};
+use crate::record::{Data, DataBuffer};
+use crate::state::{OperatorState, StateType};
+use crate::store::extents::{BLOCK_DATA_AT, read_block};
+use crate::store::{Identity, StorePaths};
+
+/// Bytes as a frame, and as the archive of every record in a frame whose checksum is right.
+pub fn decode_frame(bytes: &[u8]) {
+    if let Ok((header, payload)) = frame::decode_frame(bytes) {
+        let again = encode_frame(header.kind, header.id, payload).unwrap_or_default();
+        assert_eq!(again, bytes, "a sound frame is written as it was read");
+    }
+    drop(CatalogRecord::from_frame(bytes));
+    decode_as::<EpochRecord>(bytes);
+    decode_as::<RunRecord>(bytes);
+    decode_as::<PlanRecord>(bytes);
+    decode_as::<DoneRecord>(bytes);
+    decode_as::<CheckpointRecord>(bytes);
+    decode_as::<ExtentHeader>(bytes);
+    decode_as::<SegmentHeader>(bytes);
+    decode_as::<Directory>(bytes);
+    let mut buffer = DataBuffer::default();
+    drop(<Vec<(String, Option<u64>)> as Data>::decode(bytes, &mut buffer));
+    drop(<crate::Text as Data>::decode(bytes, &mut buffer));
+}
+
+fn decode_as<R: Record + PartialEq>(payload: &[u8]) {
+    let Ok(frame) = encode_frame(R::KIND, 7, payload) else { return };
+    if let Ok((id, record)) = R::from_frame(&frame) {
+        let again = record.to_frame(id).and_then(|frame| R::from_frame(&frame));
+        assert!(again.is_ok_and(|again| again == (7, record)), "a record survives the round trip");
+    }
+}
+
+/// Bytes as the payload of a page, of a trailer and of a block.
+pub fn segment_page(bytes: &[u8]) {
+    let mut walked = 0;
+    for entry in entries(bytes) {
+        let Ok(entry) = entry else { break };
+        walked += entry_bytes(entry.key, entry.value);
+    }
+    assert!(walked <= bytes.len(), "the entries lie within their page");
+    drop(segment::parse_trailer(bytes));
+    let mut records = 0;
+    let whole = for_each_record(bytes, |record| {
+        records += 4 + record.len();
+        Ok(())
+    });
+    assert!(whole.is_err() || records == bytes.len(), "the records fill their block");
+    if let Ok((header, rest)) = BlockHeader::parse(bytes) {
+        assert_eq!([&header.to_bytes()[..], rest].concat(), bytes, "a block header survives the round trip");
+    }
+}
+
+/// Corrects the checksums of the frames that follow each other from the start, so that what was changed in
+/// them is reached behind the checksum.
+pub fn reseal(bytes: &mut [u8]) {
+    let mut rest = bytes;
+    while let Ok(header) = FrameHeader::parse(rest) {
+        let length = header.frame_bytes() as usize;
+        if length > rest.len() {
+            return;
+        }
+        let (frame, tail) = rest.split_at_mut(length);
+        let (head, payload) = frame.split_at_mut(HEADER_BYTES);
+        let Ok(sealed) = FrameHeader::for_payload(header.kind, header.id, &[payload]) else { return };
+        head.copy_from_slice(&sealed.to_bytes());
+        rest = tail;
+    }
+}
+
+/// Reads a store as a start does, and then the state of `totals` and every block that waits.
+///
+/// # Errors
+/// What is wrong with the store.
+pub fn read_store(root: &Path) -> Result<()> {
+    let paths = StorePaths::new(root);
+    let identity =
+        Identity::read(&paths)?.ok_or_else(|| Error::new(ErrorKind::Incompatible, "no identity"))?;
+    let found = recovery::read_store(&paths, identity.store, executor()?)?;
+    let state = OperatorState::new("totals", StateType::of::<String, u64>());
+    state.restore(&found.segments);
+    state.get(b"key 3")?;
+    state.for_each(|_, _| Ok(()))?;
+    for logged in &found.log.blocks {
+        let frame = read_block(&paths, &logged.block)?;
+        if logged.encoding == BlockEncoding::Records {
+            for_each_record(frame.get(BLOCK_DATA_AT..).unwrap_or_default(), |_| Ok(()))?;
+        }
+    }
+    Ok(())
+}
+
+fn executor() -> Result<&'static Executor> {
+    static EXECUTOR: OnceLock<Arc<Executor>> = OnceLock::new();
+    if EXECUTOR.get().is_none() {
+        // Losing a race against another thread costs an executor that is dropped.
+        let _ = EXECUTOR.set(Arc::new(Executor::new(1, 1)?));
+    }
+    EXECUTOR.get().map(|executor| &**executor).ok_or_else(|| Error::new(ErrorKind::Stopped, "no executor"))
+}

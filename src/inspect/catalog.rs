@@ -1,0 +1,147 @@
+//! The catalog as it is found, and what is wrong with it.
+
+use crate::checkpoint::protocol::{self, History, Retained};
+use crate::error::Result;
+use crate::format::records::{CatalogRecord, CheckpointRecord};
+use crate::id::EpochId;
+use crate::inspect::open::{ReadStore, relative};
+use crate::inspect::report::{CheckpointReport, Finding, RunReport};
+use crate::store::catalog::{EpochContents, list_epochs, read_epoch, witness_bytes};
+use crate::store::segments::list_segments;
+
+const EPOCH_REMEDY: &str =
+    "put the directory back from a copy; otherwise a start goes on without what is damaged";
+
+/// At least so many checkpoints are kept, whatever the job's settings.
+const RETAINED_MIN: usize = 2;
+
+/// Everything the catalog says.
+pub(super) struct Catalog {
+    pub(super) history: History,
+    pub(super) epochs: usize,
+    pub(super) findings: Vec<Finding>,
+}
+
+/// A checkpoint of the catalog.
+pub(super) type Committed = (EpochId, CheckpointRecord);
+
+pub(super) fn read_catalog(store: &ReadStore) -> Result<Catalog> {
+    let epochs = list_epochs(&store.paths)?;
+    let read = |epoch: &EpochId| {
+        let contents = read_epoch(&store.paths, store.identity.store, *epoch);
+        contents.map_err(|error| error.within(store.paths.epochs().display()))
+    };
+    let contents = epochs.iter().map(read).collect::<Result<Vec<_>>>()?;
+    let (unfinished, finished): (Vec<_>, Vec<_>) =
+        contents.into_iter().partition(|contents| is_unfinished(store, contents));
+    let mut findings: Vec<Finding> = finished.iter().filter_map(|epoch| damage_of(store, epoch)).collect();
+    findings.extend(gaps(&finished));
+    findings.extend(unfinished.iter().map(|contents| {
+        let what = "its creation was interrupted; nothing was committed to it";
+        Finding::note(place_of(contents.epoch), what, "nothing: it is removed when the job has gone on")
+    }));
+    let history = protocol::fold(&finished);
+    Ok(Catalog { history, epochs: epochs.len(), findings })
+}
+
+/// The first commit to an epoch is complete when its witness is there: one record without a witness was
+/// being written when the process died.
+fn is_unfinished(store: &ReadStore, contents: &EpochContents) -> bool {
+    let attested = witness_bytes(&store.paths, contents.epoch).is_some();
+    !attested && contents.witness.is_none() && contents.records.len() <= 1
+}
+
+fn place_of(epoch: EpochId) -> String {
+    format!("epochs/{}", epoch.0)
+}
+
+fn damage_of(store: &ReadStore, contents: &EpochContents) -> Option<Finding> {
+    if contents.damage.is_empty() && contents.is_unfinished() {
+        // A witness without a single record, sound or not: the database is beyond reading.
+        let what = "neither its database nor its witness is readable";
+        return Some(Finding::damage(place_of(contents.epoch), what, EPOCH_REMEDY));
+    }
+    let all = contents.damage.join("; ");
+    (!all.is_empty())
+        .then(|| Finding::damage(place_of(contents.epoch), relative(&store.paths, &all), EPOCH_REMEDY))
+}
+
+/// Epochs whose first record continues after one that no older epoch has: it was lost since.
+fn gaps(epochs: &[EpochContents]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut newest: Option<u64> = None;
+    for epoch in epochs {
+        if let (Some(newest), Some((_, CatalogRecord::Epoch(first)))) = (newest, epoch.records.first())
+            && first.continues_after > newest
+        {
+            let what = format!("records {} to {} before it are gone", newest + 1, first.continues_after);
+            findings.push(Finding::damage(
+                place_of(epoch.epoch),
+                what,
+                "put the older epochs back from a copy",
+            ));
+        }
+        newest = newest.max(epoch.last_seq());
+    }
+    findings
+}
+
+impl Catalog {
+    pub(super) fn run(&self) -> Option<RunReport> {
+        self.history.runs.last().map(|run| RunReport {
+            version: run.version.clone(),
+            started_ms: run.started_ms,
+            batch_interval_ms: run.batch_interval_ms,
+            checkpoint_every_batches: run.checkpoint_every_batches,
+            partitions: run.partitions,
+            threads: run.threads,
+        })
+    }
+
+    /// The checkpoints that every retention keeps, oldest first.
+    pub(super) fn surely_retained(&self) -> &[Committed] {
+        let all = &self.history.checkpoints;
+        let mut kept: Vec<Retained> =
+            all.iter().map(|(epoch, record)| Retained::of(*epoch, record)).collect();
+        protocol::retain(&mut kept, RETAINED_MIN);
+        &all[all.len() - kept.len()..]
+    }
+
+    /// The same, and older ones whose segments are all still there, which is what a job that keeps more
+    /// than the least looks like.
+    pub(super) fn retained(&self, store: &ReadStore) -> Result<&[Committed]> {
+        let all = &self.history.checkpoints;
+        let present: Vec<u64> = list_segments(&store.paths)?.into_iter().map(|segment| segment.0).collect();
+        let is_there = |(_, record): &&Committed| {
+            record.segments.iter().all(|segment| present.binary_search(&segment.segment).is_ok())
+        };
+        let surely = self.surely_retained().len();
+        let older = all[..all.len() - surely].iter().rev().take_while(is_there).count();
+        Ok(&all[all.len() - surely - older..])
+    }
+
+    /// The last batch of the oldest checkpoint that a restart may have to walk back to.
+    pub(super) fn oldest_needed_batch(&self) -> u64 {
+        self.surely_retained().first().map_or(0, |(_, record)| record.batch)
+    }
+
+    pub(super) fn epoch_of(&self, checkpoint: u64) -> u64 {
+        let found = self.history.checkpoints.iter().rfind(|(_, record)| record.checkpoint == checkpoint);
+        found.map_or(0, |(epoch, _)| epoch.0)
+    }
+}
+
+/// A checkpoint as it is reported.
+pub(super) fn describe(epoch: u64, record: &CheckpointRecord, damage: Option<String>) -> CheckpointReport {
+    let operators = record.operators.iter().filter(|operator| !super::state::is_positions(operator));
+    CheckpointReport {
+        checkpoint: record.checkpoint,
+        epoch,
+        batch: record.batch,
+        time_ms: record.time_ms,
+        keys: operators.map(|operator| operator.keys).sum(),
+        segments: record.segments.len() as u64,
+        bytes: record.segments.iter().map(|segment| segment.length).sum(),
+        damage,
+    }
+}

@@ -1,0 +1,459 @@
+//! The rules of the source, checked by reading it: which layer may use which, sizes, and words that do not
+//! belong. CONTRIBUTING.md gives the reasons.
+//!
+//! Every check works on a copy of a file in which comments, strings and test modules are blanked out and lines
+//! keep their numbers, so that what it reports can be looked up.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+/// The modules of `src/lib.rs` in its order: each uses only itself and those before it.
+const LAYERS: [&str; 18] = [
+    "error",
+    "id",
+    "time",
+    "config",
+    "record",
+    "format",
+    "store",
+    "exec",
+    "rdd",
+    "state",
+    "receive_log",
+    "source",
+    "batch",
+    "dstream",
+    "checkpoint",
+    "driver",
+    "context",
+    "inspect",
+];
+
+/// Modules that only pass on what others define, or stand beside the crate; they may use any layer.
+const BESIDE: [&str; 4] = ["lib", "fuzzing", "testkit", "doc"];
+
+/// The longest function and the longest file, in lines.
+const FUNCTION_LINES_MAX: usize = 70;
+const FILE_LINES_MAX: usize = 600;
+
+struct Source {
+    /// Relative to the repository.
+    path: String,
+    text: String,
+    /// The text with comments, strings and characters blanked out.
+    code: String,
+    /// The same without test modules.
+    shipped: String,
+}
+
+impl Source {
+    fn module(&self) -> &str {
+        let inner = self.path.strip_prefix("src/").unwrap_or(&self.path);
+        inner.split('/').next().unwrap_or(inner).trim_end_matches(".rs")
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every Rust file below the directory, in the order of their names.
+fn sources(dir: &str) -> Vec<Source> {
+    let mut paths = Vec::new();
+    collect(&root().join(dir), &mut paths);
+    paths.sort();
+    paths
+        .into_iter()
+        .map(|path| {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let code = blank_text(&text);
+            let shipped = if is_test_module(&path) { String::new() } else { blank_test_modules(&code) };
+            let path = path.strip_prefix(root()).unwrap().to_string_lossy().into_owned();
+            Source { path, text, code, shipped }
+        })
+        .collect()
+}
+
+fn collect(dir: &Path, found: &mut Vec<PathBuf>) {
+    let Ok(entries) = std::fs::read_dir(dir) else { return };
+    for entry in entries {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            if path.file_name().is_some_and(|name| name != "target") {
+                collect(&path, found);
+            }
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// Whether the file is a module that its parent declares under `#[cfg(test)]`.
+fn is_test_module(path: &Path) -> bool {
+    let parents = [path.with_file_name("mod.rs"), path.with_file_name("lib.rs")];
+    let name = path.file_stem().unwrap_or_default().to_string_lossy();
+    parents.iter().filter_map(|parent| std::fs::read_to_string(parent).ok()).any(|parent| {
+        let code = blank_text(&parent);
+        let declared = |code: &str| words(code, &format!("mod {name};")).len();
+        declared(&code) > declared(&blank_test_modules(&code))
+    })
+}
+
+/// Replaces what is not code by spaces, keeping line ends.
+fn blank_text(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut out = bytes.to_vec();
+    let mut at = 0;
+    while at < bytes.len() {
+        let end = match &bytes[at..] {
+            [b'/', b'/', ..] => at + line_length(&bytes[at..]),
+            [b'/', b'*', ..] => block_comment_end(bytes, at),
+            [b'r', b'"' | b'#', ..] if !is_word_before(bytes, at) => match raw_string_end(bytes, at) {
+                Some(end) => end,
+                None => {
+                    at += 1;
+                    continue;
+                }
+            },
+            [b'"', ..] => quoted_end(bytes, at, b'"'),
+            [b'\'', b'\\', ..] => quoted_end(bytes, at, b'\''),
+            // A character, not a lifetime.
+            [b'\'', rest @ ..] if is_char_literal(rest) => at + 1 + char_length(rest[0]) + 1,
+            _ => {
+                at += 1;
+                continue;
+            }
+        };
+        let end = end.min(bytes.len());
+        out[at..end].iter_mut().filter(|byte| **byte != b'\n').for_each(|byte| *byte = b' ');
+        at = end;
+    }
+    String::from_utf8(out).unwrap()
+}
+
+fn is_word_before(bytes: &[u8], at: usize) -> bool {
+    at > 0 && (bytes[at - 1].is_ascii_alphanumeric() || bytes[at - 1] == b'_') && bytes[at - 1] != b'b'
+}
+
+fn line_length(bytes: &[u8]) -> usize {
+    bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len())
+}
+
+fn block_comment_end(bytes: &[u8], start: usize) -> usize {
+    let (mut at, mut depth) = (start + 2, 1);
+    while depth > 0 && at < bytes.len() {
+        match &bytes[at..] {
+            [b'/', b'*', ..] => (depth, at) = (depth + 1, at + 2),
+            [b'*', b'/', ..] => (depth, at) = (depth - 1, at + 2),
+            _ => at += 1,
+        }
+    }
+    at
+}
+
+fn raw_string_end(bytes: &[u8], start: usize) -> Option<usize> {
+    let hashes = bytes[start + 1..].iter().take_while(|byte| **byte == b'#').count();
+    let open = start + 1 + hashes;
+    if bytes.get(open) != Some(&b'"') {
+        return None;
+    }
+    let close = [&b"\""[..], &b"#".repeat(hashes)].concat();
+    let end = bytes[open + 1..].windows(close.len()).position(|part| part == close)?;
+    Some(open + 1 + end + close.len())
+}
+
+fn quoted_end(bytes: &[u8], start: usize, quote: u8) -> usize {
+    let mut at = start + 1;
+    while at < bytes.len() && bytes[at] != quote {
+        at += if bytes[at] == b'\\' { 2 } else { 1 };
+    }
+    at + 1
+}
+
+fn char_length(first: u8) -> usize {
+    match first {
+        0..=0x7f => 1,
+        0x80..=0xdf => 2,
+        0xe0..=0xef => 3,
+        _ => 4,
+    }
+}
+
+fn is_char_literal(rest: &[u8]) -> bool {
+    rest.first().is_some_and(|first| rest.get(char_length(*first)) == Some(&b'\''))
+}
+
+/// Replaces the modules under `#[cfg(test)]` by spaces.
+fn blank_test_modules(code: &str) -> String {
+    let mut out = code.as_bytes().to_vec();
+    let mut from = 0;
+    while let Some(found) = code[from..].find("#[cfg(test)]") {
+        let start = from + found;
+        let end = match (code[start..].find('{'), code[start..].find(';')) {
+            (Some(open), semicolon) if semicolon.is_none_or(|semicolon| open < semicolon) => {
+                block_end(code, start + open)
+            }
+            (_, Some(semicolon)) => start + semicolon + 1,
+            _ => code.len(),
+        };
+        out[start..end].iter_mut().filter(|byte| **byte != b'\n').for_each(|byte| *byte = b' ');
+        from = end;
+    }
+    String::from_utf8(out).unwrap()
+}
+
+/// The place after the brace that closes the one at `open`.
+fn block_end(code: &str, open: usize) -> usize {
+    let mut depth = 0;
+    for (at, byte) in code.bytes().enumerate().skip(open) {
+        match byte {
+            b'{' => depth += 1,
+            b'}' => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            return at + 1;
+        }
+    }
+    code.len()
+}
+
+fn line_of(code: &str, at: usize) -> usize {
+    code[..at].matches('\n').count() + 1
+}
+
+fn is_word(byte: Option<&u8>) -> bool {
+    byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
+}
+
+/// Where `word` stands in the code, not as a part of a longer one.
+fn words(code: &str, word: &str) -> Vec<usize> {
+    let bytes = code.as_bytes();
+    code.match_indices(word)
+        .map(|(at, _)| at)
+        .filter(|&at| !is_word(at.checked_sub(1).and_then(|before| bytes.get(before))))
+        .filter(|&at| !is_word(word.as_bytes().last()) || !is_word(bytes.get(at + word.len())))
+        .collect()
+}
+
+/// The first segments of the paths that begin with `crate::`, `{a, b::c}` groups included.
+fn crate_paths(code: &str) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    for at in words(code, "crate::") {
+        let rest = &code[at + "crate::".len()..];
+        let names: Vec<&str> = match rest.strip_prefix('{') {
+            None => vec![rest],
+            Some(_) => group_items(&rest[..block_end(rest, 0)]),
+        };
+        for name in names {
+            let name = name.trim_start();
+            let end = name.bytes().position(|byte| !is_word(Some(&byte))).unwrap_or(name.len());
+            found.push((at, name[..end].to_owned()));
+        }
+    }
+    found
+}
+
+/// The items of `{a, b::{c, d}}` at its outermost level.
+fn group_items(group: &str) -> Vec<&str> {
+    let (mut depth, mut start, mut items) = (0, 1, Vec::new());
+    for (at, byte) in group.bytes().enumerate() {
+        match byte {
+            b'{' => depth += 1,
+            b'}' => depth -= 1,
+            b',' if depth == 1 => {
+                items.push(&group[start..at]);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    items.push(&group[start..group.len().saturating_sub(1)]);
+    items.retain(|item| !item.trim().is_empty());
+    items
+}
+
+/// Where an item that `src/lib.rs` passes on at the root comes from, such as `crate::Key`.
+fn module_of_root_name<'a>(lib: &'a str, name: &str) -> Option<&'a str> {
+    let exports = lib.match_indices("pub use ").map(|(at, found)| &lib[at + found.len()..]);
+    exports.map(|export| &export[..export.find(';').unwrap_or(0)]).find_map(|export| {
+        let module = export.split("::").next()?;
+        (!words(export, name).is_empty()).then_some(module)
+    })
+}
+
+fn assert_none(problems: &[String], rule: &str) {
+    let mut report = String::new();
+    for problem in problems {
+        let _ = writeln!(report, "  {problem}");
+    }
+    assert!(problems.is_empty(), "{rule}: {} places\n{report}", problems.len());
+}
+
+/// Reports every place where shipped code has one of `words`, except in `allowed` files.
+fn assert_words_only_in(banned: &[&str], allowed: &[&str], rule: &str) {
+    let mut problems = Vec::new();
+    for source in sources("src").iter().filter(|source| !allowed.contains(&&*source.path)) {
+        for word in banned {
+            for at in words(&source.shipped, word) {
+                problems.push(format!("{}:{}: {word}", source.path, line_of(&source.shipped, at)));
+            }
+        }
+    }
+    assert_none(&problems, rule);
+}
+
+#[test]
+fn the_table_of_layers_is_the_order_of_lib_rs() {
+    let lib = sources("src").into_iter().find(|source| source.path == "src/lib.rs").unwrap();
+    let declared: Vec<&str> = lib
+        .code
+        .lines()
+        .filter_map(|line| line.trim_start_matches("pub ").strip_prefix("mod ")?.strip_suffix(';'))
+        .filter(|name| !BESIDE.contains(name))
+        .collect();
+    let expected: Vec<&str> = LAYERS.into_iter().filter(|layer| declared.contains(layer)).collect();
+    assert_eq!(declared, expected, "the modules of src/lib.rs against the table of this test");
+}
+
+#[test]
+fn a_module_uses_only_those_before_it() {
+    let sources = sources("src");
+    let lib = sources.iter().find(|source| source.path == "src/lib.rs").unwrap();
+    let layer = |name: &str| LAYERS.iter().position(|layer| *layer == name);
+    let mut problems = Vec::new();
+    for source in &sources {
+        let Some(own) = layer(source.module()) else {
+            let known = BESIDE.contains(&source.module()) || source.path.starts_with("src/bin/");
+            assert!(known, "{} is in no layer of this test's table", source.path);
+            continue;
+        };
+        for (at, name) in crate_paths(&source.shipped) {
+            let used = layer(&name).or_else(|| layer(module_of_root_name(&lib.code, &name)?));
+            let place = format!("{}:{}", source.path, line_of(&source.shipped, at));
+            match used {
+                Some(used) if used <= own => {}
+                Some(used) => {
+                    problems.push(format!("{place}: `{}` uses `{}`", source.module(), LAYERS[used]))
+                }
+                None => problems.push(format!("{place}: crate::{name} is in no layer")),
+            }
+        }
+    }
+    assert_none(&problems, "a module uses one that comes after it in src/lib.rs");
+}
+
+#[test]
+fn one_module_names_sled() {
+    assert_words_only_in(&["sled::", "use sled"], &["src/store/catalog.rs"], "sled outside of the catalog");
+}
+
+#[test]
+fn stored_records_alone_name_rkyv() {
+    let allowed = ["src/record/data.rs", "src/format/records.rs"];
+    let mut problems = Vec::new();
+    for source in sources("src").iter().filter(|source| !allowed.contains(&&*source.path)) {
+        for (number, line) in source.shipped.lines().enumerate() {
+            let passed_on = source.path == "src/lib.rs" && line == "pub use rkyv;";
+            if !passed_on && !words(line, "rkyv").is_empty() {
+                problems.push(format!("{}:{}: {}", source.path, number + 1, line.trim()));
+            }
+        }
+    }
+    assert_none(&problems, "rkyv outside of the modules that store records");
+}
+
+#[test]
+fn shipped_code_returns_errors() {
+    let mut problems = Vec::new();
+    for source in sources("src") {
+        let lines = source.shipped.lines().zip(source.text.lines()).enumerate();
+        for (number, (code, text)) in lines {
+            // `FrameHeader::expect` is a check that returns an error, not a panic.
+            let header_check = text.contains(".expect(FrameKind::") || text.contains(".expect(Self::KIND)");
+            if code.contains(".unwrap()") || (code.contains(".expect(") && !header_check) {
+                problems.push(format!("{}:{}: {}", source.path, number + 1, text.trim()));
+            }
+        }
+    }
+    assert_none(&problems, "unwrap or expect outside of tests");
+}
+
+#[test]
+fn nothing_is_left_unfinished() {
+    let banned = ["todo!", "unimplemented!", "dbg!"];
+    assert_words_only_in(&banned, &[], "left over from writing");
+}
+
+#[test]
+fn functions_fit_a_screen() {
+    let mut problems = Vec::new();
+    for dir in ["src", "examples", "benches", "tests", "fuzz"] {
+        for source in sources(dir) {
+            for at in words(&source.code, "fn") {
+                let rest = &source.code[at..];
+                let Some(open) = rest.find('{') else { continue };
+                // A declaration without a body, or a type such as `fn(T)`.
+                if rest.find(';').is_some_and(|end| end < open) || rest[2..].trim_start().starts_with('(') {
+                    continue;
+                }
+                let lines = rest[..block_end(rest, open)].matches('\n').count() + 1;
+                if lines > FUNCTION_LINES_MAX {
+                    let name: String = rest[2..].trim_start().chars().take_while(|c| *c != '(').collect();
+                    let line = line_of(&source.code, at);
+                    problems.push(format!("{}:{line}: {name} has {lines} lines", source.path));
+                }
+            }
+        }
+    }
+    assert_none(&problems, &format!("functions of more than {FUNCTION_LINES_MAX} lines"));
+}
+
+#[test]
+fn files_stay_readable() {
+    let mut problems = Vec::new();
+    for dir in ["src", "examples", "benches", "tests", "fuzz"] {
+        for source in sources(dir) {
+            let lines = source.text.lines().count();
+            if lines > FILE_LINES_MAX {
+                problems.push(format!("{} has {lines} lines", source.path));
+            }
+        }
+    }
+    assert_none(&problems, &format!("files of more than {FILE_LINES_MAX} lines"));
+}
+
+#[test]
+fn source_is_ascii_but_for_drawings() {
+    let drawing = |c: char| matches!(c, '\u{2190}'..='\u{21ff}' | '\u{2500}'..='\u{25ff}');
+    let mut problems = Vec::new();
+    for dir in ["src", "examples", "benches", "tests", "fuzz"] {
+        for source in sources(dir) {
+            for (number, line) in source.text.lines().enumerate() {
+                let comment = line.trim_start().starts_with("//");
+                let odd: String =
+                    line.chars().filter(|c| !c.is_ascii() && !(comment && drawing(*c))).collect();
+                if !odd.is_empty() {
+                    problems.push(format!("{}:{}: {odd}", source.path, number + 1));
+                }
+            }
+        }
+    }
+    assert_none(&problems, "characters that are neither ASCII nor part of a drawing in a comment");
+}
+
+#[test]
+fn the_checks_see_code_and_nothing_else() {
+    let text = "// crate::a\nuse crate::{b::{c, d}, e}; let s = \"crate::f\"; let r = r#\"crate::g\"#;\n\
+                let x = crate::h::i('\"', '\\'', \"\\\"crate::j\"); /* crate::k /* crate::l */ */ fn m<'a>() {}\n\
+                #[cfg(test)]\nmod tests { use crate::n; fn o() { { } } }\nuse crate::p;\n";
+    let shipped = blank_test_modules(&blank_text(text));
+    let found: Vec<_> =
+        crate_paths(&shipped).into_iter().map(|(at, name)| (line_of(&shipped, at), name)).collect();
+    let expected = [(2, "b"), (2, "e"), (3, "h"), (6, "p")];
+    assert_eq!(found, expected.map(|(line, name)| (line, name.to_owned())));
+    assert!(words("scrate::x mycrate::y", "crate::").is_empty());
+    let lib = "pub use record::{Data, Key};\npub use rkyv;\n";
+    assert_eq!(module_of_root_name(lib, "Key"), Some("record"));
+    assert_eq!(module_of_root_name(lib, "Keys"), None);
+}
