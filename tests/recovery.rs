@@ -1,5 +1,6 @@
 //! Recovery: a job is crashed at every step that touches the disk, during recovery too, and twice in a row; what
 //! it emits and what it keeps must be what an uninterrupted run and a plain model say, byte for byte.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 #![cfg(feature = "testkit")]
 
 mod support;

@@ -4,7 +4,7 @@ pub(crate) mod input;
 pub(crate) mod tick;
 
 use std::any::Any;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub(crate) use input::BatchInput;
@@ -21,7 +21,7 @@ pub(crate) struct Batch {
     pub(crate) time: BatchTime,
     pub(crate) executor: Arc<Executor>,
     paths: Arc<StorePaths>,
-    inputs: HashMap<StreamId, Arc<BatchInput>>,
+    inputs: BTreeMap<StreamId, Arc<BatchInput>>,
     made: Mutex<HashMap<u32, Box<dyn Any + Send>>>,
 }
 
@@ -31,7 +31,7 @@ impl Batch {
         time: BatchTime,
         executor: Arc<Executor>,
         paths: Arc<StorePaths>,
-        inputs: HashMap<StreamId, Arc<BatchInput>>,
+        inputs: BTreeMap<StreamId, Arc<BatchInput>>,
     ) -> Self {
         Batch { id, time, executor, paths, inputs, made: Mutex::default() }
     }

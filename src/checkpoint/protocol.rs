@@ -1,6 +1,7 @@
 //! Recovery and retention as pure decisions over observed facts: every crash point is a row of a test.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::records::{
@@ -20,6 +21,8 @@ pub(crate) struct History {
     pub(crate) checkpoints: Vec<(EpochId, CheckpointRecord)>,
     /// Oldest first.
     pub(crate) runs: Vec<RunRecord>,
+    /// Whether the very first record of the store is readable, so that nothing before it can be missing.
+    pub(crate) from_start: bool,
     /// The newest sound record.
     pub(crate) last_seq: u64,
     /// The newest record that is known to have been committed, sound or not.
@@ -42,6 +45,7 @@ pub(crate) fn fold(epochs: &[EpochContents]) -> History {
         let reach = epoch.witness.max(epoch.last_seq()).unwrap_or(0);
         history.committed_seq = history.committed_seq.max(reach);
     }
+    history.from_start = records.contains_key(&1);
     history.last_seq = records.last_key_value().map_or(0, |(seq, _)| *seq);
     for (epoch, record) in records.into_values() {
         match record {
@@ -70,7 +74,7 @@ pub(crate) struct Recovery {
     pub(crate) walked_back: Vec<(u64, String)>,
     /// Batches whose plans are lost: what they read is planned anew, and what they emitted may be emitted
     /// again under other batch numbers.
-    pub(crate) lost_plans: Vec<u64>,
+    pub(crate) lost_plans: Range<u64>,
 }
 
 /// Chooses the newest sound checkpoint, walking back over damaged ones, and the plans after it.
@@ -99,8 +103,8 @@ pub(crate) fn choose(
     let newest_batch = history.plans.keys().chain(history.done.keys()).max().copied().unwrap_or(0);
     let newest_batch = newest_batch.max(chosen.as_ref().map_or(0, |checkpoint| checkpoint.batch));
     let from = chosen.as_ref().map_or(0, |checkpoint| checkpoint.batch);
-    let pruned_start = history.plans.keys().next().is_some_and(|first| *first > 1);
-    if chosen.is_none() && (!walked_back.is_empty() || pruned_start) {
+    let used = history.committed_seq > 0 || !history.damage.is_empty();
+    if chosen.is_none() && (!walked_back.is_empty() || (used && !history.from_start)) {
         let (id, cause) = walked_back.first().cloned().unwrap_or((0, "no checkpoint is readable".to_owned()));
         let message = format!(
             "no sound checkpoint is left (checkpoint {id}: {cause}): put the damaged file back from a copy, \
@@ -111,18 +115,17 @@ pub(crate) fn choose(
     let replay: Vec<PlanRecord> =
         (from + 1..).map_while(|batch| history.plans.get(&batch)).cloned().collect();
     let replayed_to = from + replay.len() as u64;
-    let mut lost_plans: Vec<u64> = (replayed_to + 1..=newest_batch).collect();
     // Records that were committed and cannot be read may have been plans, one per record at most.
     let unreadable = history.committed_seq.saturating_sub(history.last_seq);
-    lost_plans.extend((1..=unreadable).map(|lost| newest_batch + lost));
+    let next_batch = newest_batch.saturating_add(unreadable).saturating_add(1);
     let next_block = replay.last().map(|plan| plan.next_block);
     Ok(Recovery {
         next_block: next_block.or(chosen.as_ref().map(|checkpoint| checkpoint.next_block)).unwrap_or(1),
-        next_batch: newest_batch + unreadable + 1,
+        next_batch,
         checkpoint: chosen,
         replay,
         walked_back,
-        lost_plans,
+        lost_plans: replayed_to + 1..next_batch,
     })
 }
 
@@ -247,7 +250,7 @@ mod tests {
         let start = CatalogRecord::Epoch(EpochRecord { store: [0; 16], continues_after });
         let records: Vec<_> = (first..).zip(std::iter::once(start).chain(records)).collect();
         let witness = records.last().map(|(seq, _)| *seq);
-        EpochContents { epoch: EpochId(epoch), witness, records, damage: vec![] }
+        EpochContents { epoch: EpochId(epoch), witness, records, damage: vec![], unfinished: false }
     }
 
     fn replayed(recovery: &Recovery) -> Vec<u64> {
@@ -291,6 +294,9 @@ mod tests {
     fn without_a_checkpoint_everything_is_replayed_from_the_first_batch_or_nothing() {
         let recovery = choose(&fold(&[epoch(1, 0, 1, vec![plan(1), done(1), plan(2)])]), |_| Ok(())).unwrap();
         assert_eq!((replayed(&recovery), recovery.next_batch), (vec![1, 2], 3));
+        let mut lost = epoch(1, 0, 1, vec![]);
+        lost.records.clear();
+        assert_eq!(choose(&fold(&[lost]), |_| Ok(())).unwrap_err().kind(), ErrorKind::Corrupt);
         let pruned = fold(&[epoch(4, 90, 91, vec![plan(7), plan(8)])]);
         assert_eq!(choose(&pruned, |_| Ok(())).unwrap_err().kind(), ErrorKind::Corrupt);
     }
@@ -314,7 +320,7 @@ mod tests {
         assert_eq!((history.damage.len(), history.committed_seq), (1, 7));
         let recovery = choose(&history, |_| Ok(())).unwrap();
         assert_eq!((replayed(&recovery), recovery.next_batch), (vec![2], 6));
-        assert_eq!(recovery.lost_plans, [3, 4, 5]);
+        assert_eq!(recovery.lost_plans, 3..6);
     }
 
     #[test]
@@ -335,7 +341,7 @@ mod tests {
         ]);
         let recovery = choose(&history, |_| Ok(())).unwrap();
         assert_eq!((replayed(&recovery), recovery.next_block), (vec![2], 21));
-        assert_eq!((recovery.lost_plans, recovery.next_batch), (vec![3, 4, 5], 6));
+        assert_eq!((recovery.lost_plans, recovery.next_batch), (3..6, 6));
     }
 
     #[test]

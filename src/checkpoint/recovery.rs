@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::checkpoint::protocol::{self, History, Recovery};
+use crate::checkpoint::protocol::{self, History, Recovery, Retained};
 use crate::error::{Error, Result};
 use crate::exec::Executor;
 use crate::format::records::{CheckpointRecord, SegmentRef};
-use crate::id::EpochId;
+use crate::id::{CheckpointId, EpochId, SegmentId};
 use crate::store::StorePaths;
 use crate::store::catalog::{list_epochs, read_epoch};
-use crate::store::extents::{LogContents, scan_log};
-use crate::store::segments::Segment;
+use crate::store::log_scan::{LogContents, scan_log};
+use crate::store::segments::{Segment, list_segments};
 
 /// Everything that a start finds in a store.
 #[derive(Debug)]
@@ -28,7 +28,27 @@ pub(crate) struct Found {
 impl Found {
     /// Whether the store was never used.
     pub(crate) fn is_fresh(&self) -> bool {
-        self.history.runs.is_empty()
+        self.history.committed_seq == 0
+    }
+
+    /// The checkpoints that count: not those that were walked back over.
+    pub(crate) fn retained(&self) -> Vec<Retained> {
+        let damaged = |id: u64| self.recovery.walked_back.iter().any(|(walked, _)| *walked == id);
+        let checkpoints = self.history.checkpoints.iter();
+        let sound = checkpoints.filter(|(_, record)| !damaged(record.checkpoint));
+        sound.map(|(epoch, record)| Retained::of(*epoch, record)).collect()
+    }
+
+    pub(crate) fn newest_checkpoint(&self) -> CheckpointId {
+        let ids = self.history.checkpoints.iter().map(|(_, record)| record.checkpoint);
+        CheckpointId(ids.max().unwrap_or(0))
+    }
+
+    /// The newest segment that is there or that some checkpoint refers to.
+    pub(crate) fn newest_segment(&self, paths: &StorePaths) -> Result<SegmentId> {
+        let on_disk = list_segments(paths)?.last().copied().unwrap_or(SegmentId(0));
+        let referred = self.history.checkpoints.iter().flat_map(|(_, record)| &record.segments);
+        Ok(referred.map(|segment| SegmentId(segment.segment)).fold(on_disk, SegmentId::max))
     }
 }
 
@@ -61,7 +81,7 @@ pub(crate) fn read_store(paths: &StorePaths, store: [u8; 16], executor: &Executo
 pub(crate) fn read_history(paths: &StorePaths, store: [u8; 16]) -> Result<(History, Vec<EpochId>)> {
     let epochs = list_epochs(paths)?;
     let contents = epochs.iter().map(|epoch| read_epoch(paths, store, *epoch)).collect::<Result<Vec<_>>>()?;
-    let finished: Vec<_> = contents.into_iter().filter(|contents| !contents.is_unfinished()).collect();
+    let finished: Vec<_> = contents.into_iter().filter(|contents| !contents.unfinished).collect();
     Ok((protocol::fold(&finished), epochs))
 }
 

@@ -17,7 +17,6 @@ pub use progress::{Progress, RecoveryReport};
 pub(crate) use start::{Components, start};
 
 use crate::batch::tick::{Tick, following, next};
-use crate::checkpoint::protocol::Retained;
 use crate::checkpoint::writer::CheckpointWriter;
 use crate::config::Settings;
 use crate::dstream::{Input, StatefulNode};
@@ -267,9 +266,4 @@ impl Drop for Driver {
     fn drop(&mut self) {
         self.close();
     }
-}
-
-/// The checkpoints of a history, as retention sees them.
-fn retained_of(history: &crate::checkpoint::protocol::History) -> Vec<Retained> {
-    history.checkpoints.iter().map(|(epoch, record)| Retained::of(*epoch, record)).collect()
 }

@@ -1,6 +1,6 @@
 //! Planning a batch: its inputs are fixed and made durable before anything is read.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::batch::BatchInput;
@@ -14,15 +14,16 @@ use crate::source::SourceRange;
 use super::{Driver, lock};
 
 /// So many blocks at most in one batch, so that a plan stays small.
-const BLOCKS_MAX: usize = 3_000;
+const BLOCKS_MAX: usize = 2_000;
 
 /// What the ranges of a plan may take in it.
-const RANGES_BYTES_MAX: usize = 100 << 10;
+const RANGES_BYTES_MAX: usize = 80 << 10;
 
 /// What a range takes in a plan besides its partition's name.
 const RANGE_BYTES: usize = 64;
 
-pub(super) type Inputs = HashMap<StreamId, Arc<BatchInput>>;
+/// In the order of the streams' ids, so that a plan's bytes depend on what is planned alone.
+pub(super) type Inputs = BTreeMap<StreamId, Arc<BatchInput>>;
 
 /// A batch that is ready to run.
 pub(super) struct PlannedBatch {

@@ -50,9 +50,9 @@ pub struct RecoveryReport {
     pub operators: BTreeMap<String, StateMatch>,
     /// Damaged checkpoints that were passed over, with what is wrong.
     pub walked_back: Vec<(CheckpointId, String)>,
-    /// Batches whose plans are lost: what they read is planned anew, and may be emitted again under other
+    /// The numbers of batches whose plans are lost: what they read is planned anew, and may be emitted again under other
     /// batch numbers.
-    pub lost_plans: Vec<BatchId>,
+    pub lost_plans: std::ops::Range<u64>,
     /// Everything else that is wrong with the store.
     pub damage: Vec<String>,
     /// How long the start took, replay included.
@@ -62,7 +62,7 @@ pub struct RecoveryReport {
 impl RecoveryReport {
     /// Writes the report to the log.
     pub(crate) fn log(&self) {
-        if self.fresh {
+        if self.fresh && self.damage.is_empty() {
             tracing::info!("a new store");
             return;
         }

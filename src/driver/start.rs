@@ -13,18 +13,18 @@ use crate::dstream::{Input, InputKind, Job};
 use crate::error::{Error, ErrorKind, Result};
 use crate::exec::Executor;
 use crate::format::records::{PlanRecord, RunRecord};
-use crate::id::{BatchId, BatchTime, BlockId, CheckpointId, EpochId, SegmentId};
+use crate::id::{BatchId, BatchTime, BlockId, CheckpointId, EpochId};
 use crate::receive_log::{self, ReceivedBlock};
 use crate::source::{Inlet, run_receiver};
 use crate::store::catalog::Catalog;
-use crate::store::extents::{ExtentIndex, ExtentWriter, LogContents};
+use crate::store::extents::{ExtentIndex, ExtentWriter, remove_extent};
+use crate::store::log_scan::LogContents;
 use crate::store::retry::FullDisk;
-use crate::store::segments::list_segments;
 use crate::store::{Disk, Store};
 use crate::time::{Clock, Stopwatch, WakeUp};
 
 use super::run::Emit;
-use super::{Driver, Progress, Receivers, RecoveryReport, Shared, StopMode, lock, retained_of};
+use super::{Driver, Progress, Receivers, RecoveryReport, Shared, StopMode, lock};
 
 /// A start that finds more epochs than this takes a checkpoint at once, so that crash loops do not pile
 /// them up.
@@ -45,97 +45,117 @@ pub(crate) struct Started {
 }
 
 /// Recovers the job and makes it ready; returns when every batch that has to be replayed was.
-pub(crate) fn start(components: Components, job: Job) -> Result<Started> {
+pub(crate) fn start(components: Components, mut job: Job) -> Result<Started> {
     let watch = Stopwatch::start();
     let Components { settings, clock, disk } = components;
     let executor = Arc::new(Executor::new(settings.threads, settings.task_attempts_max)?);
     let store = Store::open(&settings.store, &settings.name, disk)?;
     let found = read_store(&store.paths, store.identity.store, &executor)?;
     let mut report = report_of(&found, &settings, &job)?;
-    let states = job.states();
-    for state in &states {
-        state.restore(&found.segments);
+    for state in job.states() {
+        // State that an older checkpoint had under this name, and the chosen one does not, is gone.
+        if report.operators.get(state.name()) == Some(&StateMatch::Matched) {
+            state.restore(&found.segments);
+        }
     }
-    let catalog = begin_epoch(&store, &found)?;
-    let full_disk = FullDisk::default();
-    let wake = WakeUp::new();
-    let index = ExtentIndex::new(found.log.extents.clone());
-    let Store { paths, disk, identity, .. } = &store;
-    let checkpoints = CheckpointWriter::start(WriterSetup {
-        disk: disk.clone(),
-        paths: paths.clone(),
-        store: identity.store,
-        catalog: catalog.clone(),
-        extents: index.clone(),
-        full_disk: full_disk.clone(),
-        clock: clock.clone(),
-        retained: retained_of(&found.history),
-        retained_count: settings.checkpoints_retained,
-        segments: found
-            .recovery
-            .checkpoint
-            .iter()
-            .flat_map(|checkpoint| checkpoint.segments.clone())
-            .collect(),
-    })?;
-    let extents = ExtentWriter::new(disk.clone(), paths.clone(), identity.store, index, found.log.end);
-    let (log, log_thread) =
-        receive_log::start(extents, settings.receive_buffer_bytes_max, full_disk.clone(), wake.clone())?;
-    let shared = Arc::new(Shared {
-        wake,
-        stop: Mutex::new(None),
-        outcome: Mutex::new(None),
-        ended: std::sync::Condvar::new(),
-        // Not idle before the first batch has asked the sources.
-        progress: Mutex::new(Progress { busy: true, ..Progress::default() }),
-        gate: Arc::new(RwLock::new(())),
-        states: job
-            .stateful
-            .iter()
-            .map(|node| (node.state().name().to_owned(), node.state().clone()))
-            .collect(),
-        log: log.clone(),
-        executor: executor.clone(),
-        full_disk: full_disk.clone(),
-    });
-    let (last_time, clock_ahead_ms) = last_time(&found, &settings, &*clock);
-    let newest_segment = list_segments(paths)?.last().copied().unwrap_or(SegmentId(0));
-    let newest_checkpoint = found.history.checkpoints.iter().map(|(_, record)| record.checkpoint).max();
-    let mut driver = Driver {
-        streams: job.inputs.iter().map(|input| (input.stream, input.name.clone())).collect(),
-        next_batch: BatchId(found.recovery.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.batch) + 1),
-        next_block: found.recovery.next_block,
-        next_checkpoint: CheckpointId(newest_checkpoint.unwrap_or(0) + 1),
-        next_segment: newest_segment.next(),
-        batches_since_checkpoint: 0,
-        sources_wait: false,
-        fingerprint: job.fingerprint,
-        inputs: job.inputs,
-        stateful: job.stateful,
-        outputs: job.outputs,
-        receivers: None,
-        log_thread: Some(log_thread),
-        shared: shared.clone(),
-        settings,
-        clock,
-        clock_ahead_ms,
-        store,
-        catalog,
-        executor,
-        full_disk,
-        log,
-        checkpoints,
-        states,
-        last_time,
-    };
-    driver.commit_run(job.lineage)?;
+    let lineage = std::mem::take(&mut job.lineage);
+    let mut driver = Driver::assemble(settings, clock, store, executor, job, &found)?;
+    driver.commit_run(lineage)?;
     driver.adopt_pending(&found.log)?;
     driver.replay(&found, &mut report)?;
     driver.start_receivers()?;
     driver.log.activity().note_ready();
     report.took = watch.elapsed();
     report.log();
-    Ok(Started { driver, shared, report })
+    Ok(Started { shared: driver.shared.clone(), driver, report })
+}
+
+impl Driver {
+    /// Puts the parts together and begins the epoch of this run.
+    fn assemble(
+        settings: Settings,
+        clock: Arc<dyn Clock>,
+        store: Store,
+        executor: Arc<Executor>,
+        job: Job,
+        found: &Found,
+    ) -> Result<Self> {
+        let catalog = begin_epoch(&store, found)?;
+        let full_disk = FullDisk::default();
+        let wake = WakeUp::new();
+        let index = ExtentIndex::new(found.log.extents.clone());
+        let Store { paths, disk, identity, .. } = &store;
+        for extent in &found.log.unfinished {
+            remove_extent(disk, paths, *extent)?;
+        }
+        let checkpoints = CheckpointWriter::start(WriterSetup {
+            disk: disk.clone(),
+            paths: paths.clone(),
+            store: identity.store,
+            catalog: catalog.clone(),
+            extents: index.clone(),
+            full_disk: full_disk.clone(),
+            clock: clock.clone(),
+            retained: found.retained(),
+            retained_count: settings.checkpoints_retained,
+            segments: found.recovery.checkpoint.as_ref().map_or(Vec::new(), |chosen| chosen.segments.clone()),
+        })?;
+        let next_segment = found.newest_segment(paths)?.next();
+        let buffer_bytes = settings.receive_buffer_bytes_max;
+        let extents = ExtentWriter::new(disk.clone(), paths.clone(), identity.store, index, found.log.end);
+        let (log, log_thread) = receive_log::start(extents, buffer_bytes, full_disk.clone(), wake.clone())?;
+        let shared = Arc::new(Shared {
+            wake,
+            stop: Mutex::new(None),
+            outcome: Mutex::new(None),
+            ended: std::sync::Condvar::new(),
+            progress: Mutex::new(first_progress(found)),
+            gate: Arc::new(RwLock::new(())),
+            states: job.states_by_name(),
+            log: log.clone(),
+            executor: executor.clone(),
+            full_disk: full_disk.clone(),
+        });
+        let (last_time, clock_ahead_ms) = last_time(found, &settings, &*clock);
+        Ok(Driver {
+            streams: job.inputs.iter().map(|input| (input.stream, input.name.clone())).collect(),
+            states: job.states(),
+            next_batch: BatchId(found.recovery.checkpoint.as_ref().map_or(0, |chosen| chosen.batch) + 1),
+            next_block: found.recovery.next_block,
+            next_checkpoint: found.newest_checkpoint().next(),
+            next_segment,
+            batches_since_checkpoint: 0,
+            sources_wait: false,
+            fingerprint: job.fingerprint,
+            inputs: job.inputs,
+            stateful: job.stateful,
+            outputs: job.outputs,
+            receivers: None,
+            log_thread: Some(log_thread),
+            settings,
+            clock,
+            clock_ahead_ms,
+            store,
+            catalog,
+            executor,
+            shared,
+            full_disk,
+            log,
+            checkpoints,
+            last_time,
+        })
+    }
+}
+
+/// A job that was not replayed has come as far as its checkpoint.
+fn first_progress(found: &Found) -> Progress {
+    let chosen = found.recovery.checkpoint.as_ref();
+    Progress {
+        last_batch: chosen.map(|chosen| (BatchId(chosen.batch), BatchTime(chosen.time_ms))),
+        // Not idle before the first batch has asked the sources.
+        busy: true,
+        ..Progress::default()
+    }
 }
 
 /// Matches the job with the store, and refuses what would lose something.
@@ -156,15 +176,14 @@ fn report_of(found: &Found, settings: &Settings, job: &Job) -> Result<RecoveryRe
         };
         return Err(Error::new(ErrorKind::Incompatible, message));
     }
-    let ids = |batches: &[u64]| batches.iter().copied().map(BatchId).collect();
     Ok(RecoveryReport {
         fresh: found.is_fresh(),
         checkpoint: recovery.checkpoint.as_ref().map(|c| (CheckpointId(c.checkpoint), BatchId(c.batch))),
         pending_blocks: found.log.blocks.len(),
         operators,
         walked_back: recovery.walked_back.iter().map(|(id, why)| (CheckpointId(*id), why.clone())).collect(),
-        lost_plans: ids(&recovery.lost_plans),
-        damage: found.history.damage.clone(),
+        lost_plans: recovery.lost_plans.clone(),
+        damage: found.history.damage.iter().chain(&found.log.notes).cloned().collect(),
         ..RecoveryReport::default()
     })
 }

@@ -1,6 +1,6 @@
 //! The graph of a job: its inputs, its stateful operators, its outputs, and a description of all.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use xxhash_rust::xxh3::xxh3_64;
@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::batch::Batch;
 use crate::dstream::Output;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::records::LineageNode;
+use crate::format::records::{LineageNode, POSITIONS_PREFIX};
 use crate::id::StreamId;
 use crate::source::{Inlet, Offer, Positions, ReceiverTask};
 use crate::state::OperatorState;
@@ -154,10 +154,12 @@ impl Graph {
     }
 }
 
-/// The operator that holds the positions of a source is called this and the stream's name.
-pub(crate) const POSITIONS_PREFIX: &str = "positions of ";
-
 impl Job {
+    /// The stateful operators' states.
+    pub(crate) fn states_by_name(&self) -> HashMap<String, Arc<OperatorState>> {
+        self.stateful.iter().map(|node| (node.state().name().to_owned(), node.state().clone())).collect()
+    }
+
     /// Everything that a checkpoint holds, in a fixed order: stateful operators, then source positions.
     pub(crate) fn states(&self) -> Vec<Arc<OperatorState>> {
         let stateful = self.stateful.iter().map(|node| node.state().clone());

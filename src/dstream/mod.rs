@@ -7,7 +7,7 @@ mod state_view;
 
 use std::sync::Arc;
 
-pub(crate) use graph::{Graph, Input, InputKind, Job, POSITIONS_PREFIX, PollSource, StatefulNode};
+pub(crate) use graph::{Graph, Input, InputKind, Job, PollSource, StatefulNode};
 pub use ops::{StateSpec, Visit};
 pub(crate) use outputs::Output;
 pub use outputs::{BatchInfo, OutputError};

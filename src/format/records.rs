@@ -126,6 +126,9 @@ pub(crate) struct SegmentRef {
     pub(crate) directory_crc: u32,
 }
 
+/// The operator that holds the positions of a source is called this and the stream's name.
+pub(crate) const POSITIONS_PREFIX: &str = "positions of ";
+
 /// One stateful operator, or the positions of one replayable source.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub(crate) struct OperatorRef {

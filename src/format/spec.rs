@@ -24,7 +24,8 @@ mod tests {
     use crate::record::{Data, DataBuffer, Key, group_of, hash_of};
     use crate::source::Position;
     use crate::store::catalog::{Catalog, list_epochs, read_epoch};
-    use crate::store::extents::{ExtentIndex, ExtentWriter, LogEnd, block_buffer, scan_log};
+    use crate::store::extents::{ExtentIndex, ExtentWriter, LogEnd, block_buffer};
+    use crate::store::log_scan::scan_log;
     use crate::store::segments::{
         EncodedGroup, EncodedState, LiveSize, Segment, list_segments, write_segment,
     };

@@ -6,7 +6,7 @@ use crate::format::records::{CatalogRecord, CheckpointRecord};
 use crate::id::EpochId;
 use crate::inspect::open::{ReadStore, relative};
 use crate::inspect::report::{CheckpointReport, Finding, RunReport};
-use crate::store::catalog::{EpochContents, list_epochs, read_epoch, witness_bytes};
+use crate::store::catalog::{EpochContents, list_epochs, read_epoch};
 use crate::store::segments::list_segments;
 
 const EPOCH_REMEDY: &str =
@@ -33,7 +33,7 @@ pub(super) fn read_catalog(store: &ReadStore) -> Result<Catalog> {
     };
     let contents = epochs.iter().map(read).collect::<Result<Vec<_>>>()?;
     let (unfinished, finished): (Vec<_>, Vec<_>) =
-        contents.into_iter().partition(|contents| is_unfinished(store, contents));
+        contents.into_iter().partition(|contents| contents.unfinished);
     let mut findings: Vec<Finding> = finished.iter().filter_map(|epoch| damage_of(store, epoch)).collect();
     findings.extend(gaps(&finished));
     findings.extend(unfinished.iter().map(|contents| {
@@ -44,23 +44,11 @@ pub(super) fn read_catalog(store: &ReadStore) -> Result<Catalog> {
     Ok(Catalog { history, epochs: epochs.len(), findings })
 }
 
-/// The first commit to an epoch is complete when its witness is there: one record without a witness was
-/// being written when the process died.
-fn is_unfinished(store: &ReadStore, contents: &EpochContents) -> bool {
-    let attested = witness_bytes(&store.paths, contents.epoch).is_some();
-    !attested && contents.witness.is_none() && contents.records.len() <= 1
-}
-
 fn place_of(epoch: EpochId) -> String {
     format!("epochs/{}", epoch.0)
 }
 
 fn damage_of(store: &ReadStore, contents: &EpochContents) -> Option<Finding> {
-    if contents.damage.is_empty() && contents.is_unfinished() {
-        // A witness without a single record, sound or not: the database is beyond reading.
-        let what = "neither its database nor its witness is readable";
-        return Some(Finding::damage(place_of(contents.epoch), what, EPOCH_REMEDY));
-    }
     let all = contents.damage.join("; ");
     (!all.is_empty())
         .then(|| Finding::damage(place_of(contents.epoch), relative(&store.paths, &all), EPOCH_REMEDY))

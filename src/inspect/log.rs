@@ -7,7 +7,8 @@ use crate::format::frame::HEADER_BYTES;
 use crate::format::records::PlanRecord;
 use crate::inspect::open::{ReadStore, relative};
 use crate::inspect::report::{Finding, PendingReport};
-use crate::store::extents::{LogContents, list_extents, log_witness_bytes, read_block, scan_log, witness_of};
+use crate::store::extents::read_block;
+use crate::store::log_scan::{LogContents, list_extents, log_witness_bytes, scan_log, witness_of};
 
 const EXTENT_REMEDY: &str = "put the file back from a copy: acknowledged blocks are lost without it";
 
@@ -23,8 +24,6 @@ pub(super) struct Log {
 
 /// Reads every block from `from` on. The catalog says that blocks below `planned_below` were acknowledged.
 pub(super) fn read_log(store: &ReadStore, from: u64, planned_below: u64) -> Result<Log> {
-    // Before the extents: a running job may begin another one while they are read.
-    let witness = witness_of(&store.paths);
     let contents = scan_log(&store.paths, store.identity.store, from)?;
     let mut findings: Vec<Finding> = contents
         .damage
@@ -35,39 +34,8 @@ pub(super) fn read_log(store: &ReadStore, from: u64, planned_below: u64) -> Resu
             Finding::damage(place, what, EXTENT_REMEDY)
         })
         .collect();
-    findings.extend(missing_extents(&contents, from, witness, &findings));
     findings.extend(witness_finding(store, planned_below));
     Ok(Log { contents, findings })
-}
-
-/// Blocks are numbered without gaps, so that a number that is left out tells of an extent that is gone.
-fn missing_extents(
-    contents: &LogContents,
-    from: u64,
-    witness: Option<(u64, u64)>,
-    known: &[Finding],
-) -> Vec<Finding> {
-    let place = |extent: u64| format!("log/{extent}.extent");
-    let reported = |extent: u64| known.iter().any(|finding| finding.place == place(extent));
-    let mut findings = Vec::new();
-    for (at, (extent, first)) in contents.extents.iter().enumerate() {
-        let Some((next, next_first)) = contents.extents.get(at + 1) else { break };
-        let held = contents.blocks.iter().rfind(|block| block.block.extent == extent.0);
-        let held = held.map_or(from.max(*first), |last| last.block.block + 1);
-        if held < *next_first && !(extent.0..next.0).any(reported) {
-            let what = format!("blocks {held} to {} are gone", next_first - 1);
-            findings.push(Finding::damage(place(next.0 - 1), what, EXTENT_REMEDY));
-        }
-    }
-    let newest = contents.extents.last().map_or(0, |(extent, _)| extent.0);
-    if let Some((extent, length)) = witness
-        && extent > newest
-        && !reported(extent)
-    {
-        let what = format!("it is missing; its blocks up to byte {length} were acknowledged");
-        findings.push(Finding::damage(place(extent), what, EXTENT_REMEDY));
-    }
-    findings
 }
 
 fn witness_finding(store: &ReadStore, planned_below: u64) -> Option<Finding> {
@@ -77,7 +45,7 @@ fn witness_finding(store: &ReadStore, planned_below: u64) -> Option<Finding> {
             let what = "it was not written yet: nothing was acknowledged";
             Some(Finding::note(place, what, "nothing: the next block that is received writes it"))
         }
-        Some(_) if witness_of(&store.paths).is_none() => {
+        Some(_) if witness_of(&store.paths).is_err() => {
             let what = "log/witness is damaged: how far the newest extent was acknowledged is not known";
             Some(Finding::damage(place, what, WITNESS_REMEDY))
         }

@@ -5,7 +5,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::inspect::report::Finding;
 use crate::store::StorePaths;
 use crate::store::catalog::{list_epochs, witness_bytes};
-use crate::store::extents::{list_extents, log_witness_bytes};
+use crate::store::log_scan::{list_extents, log_witness_bytes};
 use crate::store::segments::list_segments;
 
 /// How often a store is read before it is given up. Each round needs a prune at just the wrong moment.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::config::KEY_GROUPS;
 use crate::error::{Error, ErrorKind, Result};
 use crate::exec::Executor;
-use crate::format::records::{CheckpointRecord, OperatorRef, SegmentRef};
+use crate::format::records::{CheckpointRecord, OperatorRef, POSITIONS_PREFIX, SegmentRef};
 use crate::inspect::catalog::Committed;
 use crate::inspect::open::{ReadStore, relative};
 use crate::inspect::report::{Finding, OperatorReport, PositionsReport};
@@ -16,9 +16,6 @@ const REMEDY: &str = "put the file back from a copy; otherwise a start walks bac
 
 /// What the value type of a source's positions is called, which no type of a job is.
 const POSITIONS_TYPE: &str = "position";
-
-/// What the names of a source's positions begin with.
-const POSITIONS_PREFIX: &str = "positions of ";
 
 /// Whether the state is how far a source is planned.
 pub(super) fn is_positions(operator: &OperatorRef) -> bool {

@@ -134,7 +134,7 @@ fn report_of(catalog: &Catalog, recovery: &Recovery, retained: usize) -> Restart
         replay_from: replay.first().map(|plan| plan.batch),
         replay_to: replay.last().map(|plan| plan.batch),
         replayed_done: replay.iter().filter(|plan| history.done.contains_key(&plan.batch)).count() as u64,
-        lost: lost.first().zip(lost.last()).map(|(from, to)| LostBatches { from: *from, to: *to }),
+        lost: (!lost.is_empty()).then(|| LostBatches { from: lost.start, to: lost.end - 1 }),
         next_batch: recovery.next_batch,
         refused: None,
     }

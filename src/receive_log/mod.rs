@@ -90,7 +90,9 @@ impl Activity {
 
     /// How long nothing was received.
     pub(crate) fn idle(&self) -> std::time::Duration {
-        std::time::Duration::from_micros(self.now_us().saturating_sub(self.last_us.load(Ordering::Relaxed).max(1)))
+        std::time::Duration::from_micros(
+            self.now_us().saturating_sub(self.last_us.load(Ordering::Relaxed).max(1)),
+        )
     }
 }
 

@@ -32,6 +32,7 @@ impl DataBuffer {
 /// use millpond::rkyv;
 ///
 /// #[derive(Clone, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+/// #[rkyv(crate = millpond::rkyv)]
 /// struct Reading {
 ///     sensor: String,
 ///     celsius: f64,

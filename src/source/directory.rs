@@ -1,6 +1,6 @@
 //! A monitored directory: every file is taken exactly once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Text;
 use crate::source::ranges::{TextRangeReader, range_end, stamp_of};
-use crate::source::replayable::{Offer, Positions, RangeReader, ReplayableSource, SourceRange};
+use crate::source::replayable::{Offer, Position, Positions, RangeReader, ReplayableSource, SourceRange};
 
 /// So many ranges at most in one batch, so that a plan stays small.
 const RANGES_MAX: usize = 400;
@@ -17,8 +17,8 @@ const RANGES_MAX: usize = 400;
 /// The text files that appear in a directory, as lines.
 ///
 /// * A file is known by its name. It is taken once, also across restarts and when it appeared while the job
-///   was down. What is appended to it later is not taken; a name that was deleted and comes back is a new
-///   file.
+///   was down. What is appended to it later, or put in its place, is not taken, and a warning says so; once
+///   the job has seen that a name is gone, a file that comes back under it is new.
 /// * A file is **complete**, and taken, once its size and modification time have not changed for the settle
 ///   time (default 1 s). With a settle time of zero it is taken at first sight, which is right when files are
 ///   only ever moved in by rename.
@@ -40,6 +40,8 @@ pub struct DirectorySource {
     /// Files seen and not yet complete: size, stamp, and since when they have not changed.
     settling: HashMap<String, (u64, u64, u64)>,
     missing: bool,
+    /// Files that were changed after they were taken, and were warned of.
+    changed: HashSet<String>,
 }
 
 struct Listed {
@@ -51,7 +53,13 @@ struct Listed {
 impl DirectorySource {
     /// Monitors `dir`.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        DirectorySource { dir: dir.into(), settle_ms: 1_000, settling: HashMap::new(), missing: false }
+        DirectorySource {
+            dir: dir.into(),
+            settle_ms: 1_000,
+            settling: HashMap::new(),
+            missing: false,
+            changed: HashSet::new(),
+        }
     }
 
     /// How long a file must not have changed before it is taken. Default 1 s.
@@ -102,6 +110,14 @@ impl DirectorySource {
         Error::new(ErrorKind::Source, format!("cannot read {}", path.display())).caused_by(cause)
     }
 
+    /// What is done to a file after it was taken is not taken.
+    fn warn_of_change(&mut self, file: &Listed, taken: Position) {
+        if (file.size, file.stamp) != (taken.size, taken.stamp) && self.changed.insert(file.name.clone()) {
+            let path = self.dir.join(&file.name);
+            tracing::warn!(file = %path.display(), "a file was changed after it was taken; the change is not taken");
+        }
+    }
+
     /// Whether the file has settled; remembers it otherwise.
     fn is_complete(&mut self, file: &Listed, now_ms: u64) -> bool {
         let seen = self.settling.entry(file.name.clone()).or_insert((file.size, file.stamp, now_ms));
@@ -147,15 +163,16 @@ impl ReplayableSource for DirectorySource {
             return Ok(offer);
         };
         self.settling.retain(|name, _| listed.iter().any(|file| file.name == *name));
-        if positions.len() > listed.len() as u64 || !listed.is_empty() {
-            offer.retired = self.retired(positions, &listed)?;
-        }
+        offer.retired = self.retired(positions, &listed)?;
         let mut left = limit.max(1);
         for file in &listed {
             let position = positions.get(&file.name)?;
             let from = match position {
                 // What was planned of it fixed its size: the rest of that, and no more.
-                Some(position) if position.offset >= position.size => continue,
+                Some(position) if position.offset >= position.size => {
+                    self.warn_of_change(file, position);
+                    continue;
+                }
                 Some(position) if (position.size, position.stamp) != (file.size, file.stamp) => {
                     let message = format!(
                         "{} was changed after its first {} of {} bytes were taken",
@@ -193,7 +210,7 @@ impl DirectorySource {
         if positions.len() <= listed.len() as u64 {
             return Ok(Vec::new());
         }
-        let there: std::collections::HashSet<&str> = listed.iter().map(|file| file.name.as_str()).collect();
+        let there: HashSet<&str> = listed.iter().map(|file| file.name.as_str()).collect();
         Ok(positions.partitions()?.into_iter().filter(|name| !there.contains(name.as_str())).collect())
     }
 }

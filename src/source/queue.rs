@@ -12,8 +12,11 @@ use crate::source::receiver::{BlockStore, Inlet};
 /// and started.
 #[derive(Clone, Debug)]
 pub struct Queue<T> {
-    store: Arc<Mutex<Option<(tokio::runtime::Handle, BlockStore<T>)>>>,
+    store: Arc<Mutex<Option<Connected<T>>>>,
 }
+
+/// Set once the job is started.
+type Connected<T> = (tokio::runtime::Handle, BlockStore<T>);
 
 impl<T: Data> Queue<T> {
     pub(crate) fn new() -> Self {

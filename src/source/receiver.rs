@@ -146,6 +146,21 @@ pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
 pub(crate) type ReceiverTask =
     Box<dyn FnMut(Inlet) -> Pin<Box<dyn Future<Output = Result<(), ReceiverError>> + Send>> + Send>;
 
+/// A task of its own, so that a panic of user code is a failure like any other. It ends with its handle.
+struct Attempt(tokio::task::JoinHandle<Result<(), ReceiverError>>);
+
+impl Attempt {
+    async fn outcome(&mut self) -> Result<(), ReceiverError> {
+        (&mut self.0).await.unwrap_or_else(|error| Err(error.into()))
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// Runs a receiver until it ends or the job stops, starting it again when it fails. One that ends by itself
 /// when told to is given the chance.
 pub(crate) async fn run_receiver(mut task: ReceiverTask, inlet: Inlet, ends_by_itself: bool) {
@@ -153,12 +168,12 @@ pub(crate) async fn run_receiver(mut task: ReceiverTask, inlet: Inlet, ends_by_i
     let mut wait = BACK_OFF_MIN;
     loop {
         let before = inlet.stored.load(Ordering::Relaxed);
-        let attempt = task(inlet.clone());
+        let mut attempt = Attempt(tokio::spawn(task(inlet.clone())));
         let outcome = if ends_by_itself {
-            attempt.await
+            attempt.outcome().await
         } else {
             tokio::select! {
-                outcome = attempt => outcome,
+                outcome = attempt.outcome() => outcome,
                 () = stopped(&mut stop) => return,
             }
         };
@@ -172,7 +187,12 @@ pub(crate) async fn run_receiver(mut task: ReceiverTask, inlet: Inlet, ends_by_i
         if inlet.stored.load(Ordering::Relaxed) > before {
             wait = BACK_OFF_MIN;
         }
-        tracing::debug!(stream = &*inlet.name, %error, wait_ms = wait.as_millis() as u64, "the receiver failed and is started again");
+        tracing::debug!(
+            stream = &*inlet.name,
+            %error,
+            wait_ms = wait.as_millis() as u64,
+            "the receiver failed and is started again"
+        );
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             () = stopped(&mut stop) => return,

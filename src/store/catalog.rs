@@ -28,13 +28,14 @@ const SEGMENT_BYTES: usize = 1 << 20;
 const GROWTH: u64 = 4;
 
 /// Kept free for sled's own pages and for its last rewrite.
-const RESERVE_BYTES: u64 = 128 << 10;
+const RESERVE_BYTES: u64 = 256 << 10;
 
 /// The longest record. Plans are cut so that they stay below.
-pub(crate) const RECORD_BYTES_MAX: usize = 220 << 10;
+pub(crate) const RECORD_BYTES_MAX: usize = 180 << 10;
 
-/// A record is stored in parts of this size, well below what sled would put into files of their own.
-const PART_BYTES: usize = 32 << 10;
+/// A record is stored in parts of this size. A leaf holds up to 16, and must stay well below the quarter of a
+/// segment from which on sled puts a node into a file of its own, which it never syncs.
+const PART_BYTES: usize = 8 << 10;
 
 /// The catalog, open for appending.
 #[derive(Debug)]
@@ -131,6 +132,7 @@ impl Catalog {
             self.failed = true;
             return Err(error);
         }
+        self.failed = self.epoch.is_full();
         self.next_seq += 1;
         Ok(seq)
     }
@@ -165,6 +167,11 @@ impl OpenEpoch {
         disk.step("flush database")?;
         self.db.flush().map_err(context)?;
         disk.sync(&self.db_file, &self.db_path)
+    }
+
+    /// Whether the database has used up its first segment: what is in it is durable, but it must take no more.
+    fn is_full(&self) -> bool {
+        self.db_file.metadata().map_or(true, |data| data.len() > SEGMENT_BYTES as u64)
     }
 
     /// Says in the witness that the epoch reaches `seq`. The first time makes the epoch itself durable.
@@ -239,14 +246,11 @@ pub(crate) struct EpochContents {
     pub(crate) records: Vec<(u64, CatalogRecord)>,
     /// What is wrong with it, one line each.
     pub(crate) damage: Vec<String>,
+    /// Its creation was interrupted before anything but its first record was committed to it.
+    pub(crate) unfinished: bool,
 }
 
 impl EpochContents {
-    /// Whether its creation was interrupted before anything was committed to it.
-    pub(crate) fn is_unfinished(&self) -> bool {
-        self.witness.is_none() && self.records.is_empty()
-    }
-
     pub(crate) fn last_seq(&self) -> Option<u64> {
         self.records.last().map(|(seq, _)| *seq)
     }
@@ -270,31 +274,37 @@ pub(crate) fn witness_bytes(paths: &StorePaths, epoch: EpochId) -> Option<Vec<u8
 /// reading is refused.
 pub(crate) fn read_epoch(paths: &StorePaths, store: [u8; 16], epoch: EpochId) -> Result<EpochContents> {
     let dir = epoch_dir(paths, epoch);
-    let mut contents = EpochContents { epoch, witness: None, records: Vec::new(), damage: Vec::new() };
-    match read_witness(&dir.join("witness")) {
+    let mut contents =
+        EpochContents { epoch, witness: None, records: Vec::new(), damage: Vec::new(), unfinished: false };
+    let witness = read_witness(&dir.join("witness"));
+    let has_witness = !matches!(witness, Ok(None));
+    match witness {
         Ok(witness) => contents.witness = witness,
-        Err(error) => contents.damage.push(error.chain()),
+        Err(error) if error.kind() == ErrorKind::Corrupt => contents.damage.push(error.chain()),
+        Err(error) => return Err(error),
     }
     match read_frames(&dir) {
         Ok(frames) => fold_frames(&mut contents, store, frames)?,
         Err(error) if error.kind() == ErrorKind::Corrupt => contents.damage.push(error.chain()),
         Err(error) => return Err(error),
     }
-    if contents.is_unfinished() {
+    if !has_witness && contents.records.len() <= 1 {
+        // The witness is made last; without it nothing more was committed.
         contents.damage.clear();
+        contents.unfinished = true;
         return Ok(contents);
     }
     let last = contents.last_seq();
-    match contents.witness {
-        Some(witness) if last.is_none_or(|last| last < witness) => {
-            let reaches =
-                last.map_or("nothing of it is readable".to_owned(), |last| format!("it ends at {last}"));
-            contents
-                .damage
-                .push(format!("{}: records up to {witness} were committed, {reaches}", dir.display()));
-        }
-        None => contents.damage.push(format!("{}: the witness is missing", dir.display())),
-        Some(_) => {}
+    if let Some(witness) = contents.witness
+        && last.is_none_or(|last| last < witness)
+    {
+        let reaches =
+            last.map_or("nothing of it is readable".to_owned(), |last| format!("it ends at {last}"));
+        let damage = format!("{}: records up to {witness} were committed, {reaches}", dir.display());
+        contents.damage.push(damage);
+    }
+    if !has_witness {
+        contents.damage.push(format!("{}: the witness is missing", dir.display()));
     }
     Ok(contents)
 }

@@ -5,16 +5,16 @@
 //! witness says it.
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::block::{BLOCK_HEADER_BYTES, BlockEncoding, BlockHeader};
+use crate::format::block::{BLOCK_HEADER_BYTES, BlockHeader};
 use crate::format::frame::{FrameHeader, FrameKind, HEADER_BYTES, decode_frame, encode_frame};
 use crate::format::records::{BlockRef, ExtentHeader, Record};
-use crate::id::{ExtentId, StreamId};
-use crate::store::disk::{open_options, read_at, read_small};
-use crate::store::{Disk, StorePaths, numbered_entries};
+use crate::id::ExtentId;
+use crate::store::disk::{open_options, read_at};
+use crate::store::{Disk, StorePaths};
 
 /// Where the records of a block start in its buffer: after the frame's and the block's own header.
 pub(crate) const BLOCK_DATA_AT: usize = HEADER_BYTES + BLOCK_HEADER_BYTES;
@@ -22,27 +22,17 @@ pub(crate) const BLOCK_DATA_AT: usize = HEADER_BYTES + BLOCK_HEADER_BYTES;
 /// A new extent is begun when the current one holds this much.
 const EXTENT_BYTES: u64 = 64 << 20;
 
-/// The longest header frame of an extent.
-const EXTENT_HEADER_BYTES_MAX: usize = 4096;
-
-fn extent_path(paths: &StorePaths, extent: ExtentId) -> PathBuf {
+pub(super) fn extent_path(paths: &StorePaths, extent: ExtentId) -> PathBuf {
     paths.log().join(format!("{}.extent", extent.0))
 }
 
-fn witness_path(paths: &StorePaths) -> PathBuf {
+pub(super) fn witness_path(paths: &StorePaths) -> PathBuf {
     paths.log().join("witness")
 }
 
-/// The extents on disk, ascending.
-#[cfg(feature = "tool")]
-pub(crate) fn list_extents(paths: &StorePaths) -> Result<Vec<ExtentId>> {
-    Ok(numbered_entries(&paths.log(), ".extent")?.into_iter().map(ExtentId).collect())
-}
-
-/// The log's witness as it is on disk, `None` when it is not there.
-#[cfg(feature = "tool")]
-pub(crate) fn log_witness_bytes(paths: &StorePaths) -> Option<Vec<u8>> {
-    read_small(&witness_path(paths), 64).ok()?
+/// Removes an extent that holds nothing.
+pub(crate) fn remove_extent(disk: &Disk, paths: &StorePaths, extent: ExtentId) -> Result<()> {
+    disk.remove_file(&extent_path(paths, extent))
 }
 
 /// Which blocks are in which extent, shared between who appends and who trims.
@@ -57,6 +47,11 @@ impl ExtentIndex {
 
     fn lock(&self) -> MutexGuard<'_, Vec<(ExtentId, u64)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether `extent` has a block below `next_block`.
+    fn holds(&self, extent: ExtentId, next_block: u64) -> bool {
+        self.lock().iter().any(|(id, first)| *id == extent && *first < next_block)
     }
 
     /// Removes the extents that hold only blocks below `needed`. The newest always stays: the next one's
@@ -96,6 +91,8 @@ struct OpenExtent {
     path: PathBuf,
     length: u64,
     durable: u64,
+    /// The newest extent before this one and how far it is durable.
+    before: (u64, u64),
 }
 
 /// Where the log of a store ends: what its next writer goes on from.
@@ -183,7 +180,13 @@ impl ExtentWriter {
     /// the write itself failed: after a failed sync nothing more may be appended.
     pub(crate) fn abandon(&mut self) {
         self.next_block = self.durable_block;
-        self.seal();
+        let Some(extent) = self.current.take() else { return };
+        let holds_blocks = self.index.holds(extent.id, self.next_block);
+        if !holds_blocks && self.disk.remove_file(&extent.path).is_ok() {
+            // A disk that stays full is tried again and again: an extent without a block is not kept.
+            self.index.lock().retain(|(id, _)| *id != extent.id);
+            self.previous = extent.before;
+        }
     }
 
     fn seal(&mut self) {
@@ -203,16 +206,24 @@ impl ExtentWriter {
             previous_length: self.previous.1,
             first_block: self.next_block,
         };
-        let mut file = self.disk.create_file(&path)?;
         let frame = header.to_frame(id.0)?;
-        self.disk.write(&mut file, &frame, &path)?;
-        self.disk.sync(&file, &path)?;
-        self.disk.sync_dir(&self.paths.log())?;
+        let file = self.create_extent(&path, &frame).inspect_err(|_| {
+            // What is left of it names no block and is passed over; removing it may fail as creating it did.
+            let _ = self.disk.remove_file(&path);
+        })?;
         self.index.lock().push((id, self.next_block));
         let length = frame.len() as u64;
-        self.previous = (id.0, length);
-        self.current = Some(OpenExtent { id, file, path, length, durable: length });
+        let before = std::mem::replace(&mut self.previous, (id.0, length));
+        self.current = Some(OpenExtent { id, file, path, length, durable: length, before });
         Ok(())
+    }
+
+    fn create_extent(&self, path: &Path, header: &[u8]) -> Result<File> {
+        let mut file = self.disk.create_file(path)?;
+        self.disk.write(&mut file, header, path)?;
+        self.disk.sync(&file, path)?;
+        self.disk.sync_dir(&self.paths.log())?;
+        Ok(file)
     }
 }
 
@@ -243,153 +254,6 @@ pub(crate) fn read_block(paths: &StorePaths, block: &BlockRef) -> Result<Vec<u8>
     Ok(bytes)
 }
 
-/// A block found by reading the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct LoggedBlock {
-    pub(crate) block: BlockRef,
-    pub(crate) stream: StreamId,
-    pub(crate) encoding: BlockEncoding,
-}
-
-/// What the log was found to hold from some block on.
-#[derive(Debug)]
-pub(crate) struct LogContents {
-    pub(crate) blocks: Vec<LoggedBlock>,
-    /// `(extent, first block)` of every extent, ascending.
-    pub(crate) extents: Vec<(ExtentId, u64)>,
-    pub(crate) end: LogEnd,
-    /// What is wrong, one line each: acknowledged blocks that are no longer readable.
-    pub(crate) damage: Vec<String>,
-}
-
-struct FoundExtent {
-    id: ExtentId,
-    file: File,
-    path: PathBuf,
-    header: ExtentHeader,
-    data_at: u64,
-    length: u64,
-}
-
-/// Reads every block numbered `from` or higher.
-///
-/// # Errors
-/// [`ErrorKind::Incompatible`] for files of another store or version, [`ErrorKind::Io`] when reading is
-/// refused. Damage is described in the result.
-pub(crate) fn scan_log(paths: &StorePaths, store: [u8; 16], from: u64) -> Result<LogContents> {
-    // Before the extents: beside a running job they only grow beyond what it says.
-    let witness = witness_of(paths);
-    let mut damage = Vec::new();
-    let mut found = Vec::new();
-    let numbers = numbered_entries(&paths.log(), ".extent")?;
-    let newest = numbers.last().copied().unwrap_or(0);
-    for number in numbers {
-        match open_extent(paths, store, ExtentId(number)) {
-            Ok(extent) => found.push(extent),
-            Err(error) if error.kind() != ErrorKind::Corrupt => return Err(error),
-            // Begun and not finished when the process died: nothing in it was acknowledged.
-            Err(_) if number == newest && witness.is_none_or(|(extent, _)| extent != number) => {}
-            Err(error) => damage.push(error.chain()),
-        }
-    }
-    let mut blocks = Vec::new();
-    let mut next_block = from;
-    let mut previous = (0, 0);
-    for (at, extent) in found.iter().enumerate() {
-        let following = found.get(at + 1);
-        let sealed = following
-            .filter(|next| next.header.previous == extent.id.0)
-            .map(|next| next.header.previous_length);
-        let promised = match (sealed, witness) {
-            (Some(length), _) => length,
-            (None, Some((witness, length))) if witness == extent.id.0 => length,
-            _ => extent.data_at,
-        };
-        let skip = following.is_some_and(|next| next.header.first_block <= from);
-        let mut end = promised;
-        if !skip {
-            let limit = sealed.unwrap_or(extent.length).min(extent.length);
-            end = scan_extent(extent, limit, from, &mut blocks)?;
-            if end < promised {
-                damage.push(format!(
-                    "{}: blocks up to byte {promised} were acknowledged, they are readable up to {end}",
-                    extent.path.display()
-                ));
-            }
-        }
-        next_block = next_block.max(extent.header.first_block);
-        previous = (extent.id.0, end);
-    }
-    next_block = next_block.max(blocks.last().map_or(0, |last| last.block.block + 1));
-    let extents = found.iter().map(|extent| (extent.id, extent.header.first_block)).collect();
-    let end = LogEnd { next_extent: ExtentId(newest + 1), previous, next_block };
-    Ok(LogContents { blocks, extents, end, damage })
-}
-
-pub(crate) fn witness_of(paths: &StorePaths) -> Option<(u64, u64)> {
-    let bytes = read_small(&witness_path(paths), 64).ok()??;
-    let (header, payload) = decode_frame(&bytes).ok()?;
-    Some((header.id, u64::from_le_bytes(payload.try_into().ok()?)))
-}
-
-fn open_extent(paths: &StorePaths, store: [u8; 16], id: ExtentId) -> Result<FoundExtent> {
-    let path = extent_path(paths, id);
-    let file = File::open(&path).map_err(|cause| Error::io(format!("open {}", path.display()), cause))?;
-    let length =
-        file.metadata().map_err(|cause| Error::io(format!("look at {}", path.display()), cause))?.len();
-    let start = read_at(&file, 0, length.min(EXTENT_HEADER_BYTES_MAX as u64) as usize, &path)?;
-    let parse = || {
-        let frame = FrameHeader::parse(&start)?;
-        let bytes = start
-            .get(..frame.frame_bytes() as usize)
-            .ok_or_else(|| Error::corrupt("its header is cut off"))?;
-        let (number, header) = ExtentHeader::from_frame(bytes)?;
-        if number != id.0 {
-            return Err(Error::corrupt(format!("it is extent {number} under another name")));
-        }
-        Ok((header, frame.frame_bytes()))
-    };
-    let (header, data_at) = parse().map_err(|error: Error| error.within(path.display()))?;
-    if header.store != store {
-        return Err(Error::new(
-            ErrorKind::Incompatible,
-            format!("{} belongs to another store", path.display()),
-        ));
-    }
-    Ok(FoundExtent { id, file, path, header, data_at, length })
-}
-
-/// Collects the sound blocks of one extent; returns where they end.
-fn scan_extent(extent: &FoundExtent, limit: u64, from: u64, blocks: &mut Vec<LoggedBlock>) -> Result<u64> {
-    let mut at = extent.data_at;
-    let mut expected = extent.header.first_block;
-    while at + HEADER_BYTES as u64 <= limit {
-        let bytes = read_at(&extent.file, at, HEADER_BYTES, &extent.path)?;
-        let Ok(header) = FrameHeader::parse(&bytes) else { break };
-        let end = at + header.frame_bytes();
-        if end > limit || header.kind != FrameKind::Block || header.id != expected {
-            break;
-        }
-        let payload = read_at(&extent.file, at + HEADER_BYTES as u64, header.length as usize, &extent.path)?;
-        let Ok((block, _)) = header.check(&payload).and_then(|()| BlockHeader::parse(&payload)) else {
-            break;
-        };
-        if header.id >= from {
-            let place = BlockRef {
-                block: header.id,
-                extent: extent.id.0,
-                offset: at,
-                length: header.length,
-                crc: header.crc,
-            };
-            blocks.push(LoggedBlock { block: place, stream: block.stream, encoding: block.encoding });
-        }
-        at = end;
-        expected += 1;
-    }
-    Ok(at)
-}
-
 /// An empty block buffer with room for its headers.
 pub(crate) fn block_buffer(capacity: usize) -> Vec<u8> {
     let mut buffer = Vec::with_capacity(BLOCK_DATA_AT + capacity);
@@ -400,6 +264,9 @@ pub(crate) fn block_buffer(capacity: usize) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::block::BlockEncoding;
+    use crate::id::StreamId;
+    use crate::store::log_scan::{LogContents, scan_log};
 
     const STORE: [u8; 16] = [3; 16];
 
@@ -475,6 +342,52 @@ mod tests {
         let contents = scan_log(&paths, STORE, 1).unwrap();
         assert_eq!((contents.blocks.len(), contents.damage.len()), (1, 1));
         assert_eq!(read_block(&paths, &first).unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+
+    #[test]
+    fn an_extent_that_was_only_begun_is_passed_over_also_when_it_is_not_the_newest() {
+        let (_dir, paths) = store();
+        let (mut writer, _) = start(&paths);
+        append(&mut writer, "first");
+        writer.sync().unwrap();
+        std::fs::write(extent_path(&paths, ExtentId(2)), b"MLPD").unwrap();
+        for block in 2..5 {
+            let (mut writer, contents) = start(&paths);
+            assert_eq!((contents.unfinished, contents.damage.len()), (vec![ExtentId(2)], 0));
+            assert_eq!(append(&mut writer, "more").block, block);
+            writer.sync().unwrap();
+        }
+    }
+
+    #[test]
+    fn an_extent_that_is_gone_is_damage_unless_it_was_trimmed() {
+        for gone in 1..=3 {
+            let (_dir, paths) = store();
+            for _ in 0..3 {
+                let (mut writer, _) = start(&paths);
+                append(&mut writer, "x");
+                writer.sync().unwrap();
+            }
+            std::fs::remove_file(extent_path(&paths, ExtentId(gone))).unwrap();
+            assert_eq!(scan_log(&paths, STORE, 1).unwrap().damage.len(), 1, "extent {gone}");
+            assert_eq!(scan_log(&paths, STORE, gone + 1).unwrap().damage.len(), usize::from(gone == 3));
+        }
+    }
+
+    #[test]
+    fn damage_to_a_block_that_nobody_needs_does_not_hide_those_after_it() {
+        let (_dir, paths) = store();
+        let (mut writer, _) = start(&paths);
+        let first = append(&mut writer, "not needed any more");
+        append(&mut writer, "needed");
+        writer.sync().unwrap();
+        let path = extent_path(&paths, ExtentId(first.extent));
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[first.offset as usize + 45] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        assert_eq!(scan_log(&paths, STORE, 1).unwrap().damage.len(), 1);
+        let contents = scan_log(&paths, STORE, 2).unwrap();
+        assert_eq!((contents.blocks.len(), contents.damage.len()), (1, 0));
     }
 
     #[test]

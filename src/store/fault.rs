@@ -1,5 +1,6 @@
 //! Counted disk steps, so that a test can stop the world at each of them.
 
+#[cfg(any(test, feature = "testkit"))]
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -73,6 +74,7 @@ impl FaultPlan {
     /// Counts a step and says how it goes.
     pub(crate) fn step(&self, what: &str) -> Result<Step> {
         let step = self.steps.fetch_add(1, Ordering::SeqCst) + 1;
+        tracing::trace!(step, what, "disk step");
         match &self.fault {
             #[cfg(any(test, feature = "testkit"))]
             Fault::CrashAt(at) if step == *at && what == "write" => Ok(Step::Torn),

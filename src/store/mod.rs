@@ -17,6 +17,7 @@ pub(crate) mod disk;
 pub(crate) mod extents;
 mod fault;
 mod identity;
+pub(crate) mod log_scan;
 pub(crate) mod retry;
 pub(crate) mod segments;
 

@@ -387,7 +387,7 @@ mod tests {
     }
 
     fn rows(keys: u64, hash_of: impl Fn(u64) -> u64) -> Rows {
-        let value = |key: u64| (key % 7 != 0).then(|| vec![key as u8; (key % 50) as usize]);
+        let value = |key: u64| (!key.is_multiple_of(7)).then(|| vec![key as u8; (key % 50) as usize]);
         (0..keys).map(|key| ((hash_of(key), key.to_be_bytes().to_vec()), value(key))).collect()
     }
 

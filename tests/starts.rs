@@ -1,0 +1,128 @@
+//! What a start refuses, and what it says then; what may change from run to run.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use millpond::{Clock, ContextBuilder, ErrorKind, ManualClock, RunningContext, StopMode, StreamingContext};
+
+const INTERVAL_MS: u64 = 1_000;
+
+fn builder(dir: &Path, clock: &Arc<ManualClock>) -> ContextBuilder {
+    StreamingContext::builder("jobs")
+        .store(dir.join("store"))
+        .clock(clock.clone())
+        .batch_interval(Duration::from_millis(INTERVAL_MS))
+        .checkpoint_every_batches(3)
+        .threads(2)
+        .stop_on_signals(false)
+}
+
+/// Moves the clock to the next batch and waits until it is done.
+fn tick(job: &RunningContext, clock: &ManualClock) {
+    let before = job.progress().last_batch.map_or(0, |(batch, _)| batch.0);
+    clock.advance(INTERVAL_MS);
+    while job.progress().last_batch.is_none_or(|(batch, _)| batch.0 <= before) {
+        let running = !job.await_termination_or_timeout(Duration::from_millis(1)).expect("the job runs");
+        assert!(running, "the job has stopped");
+    }
+}
+
+#[test]
+fn misuse_is_refused_at_the_start_with_a_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = ManualClock::at(0);
+    let refused = |describe: &dyn Fn(&StreamingContext)| {
+        let context = builder(dir.path(), &clock).build().unwrap();
+        describe(&context);
+        let error = context.start().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidGraph);
+        error.to_string()
+    };
+    assert!(refused(&|_| {}).contains("no input"));
+    assert!(refused(&|context| drop(context.queue_stream::<u64>("a"))).contains("no output"));
+    let twice = refused(&|context| {
+        context.queue_stream::<u64>("a").0.print(1);
+        context.queue_stream::<u64>("a").0.print(1);
+    });
+    assert!(twice.contains("two streams are called `a`"), "{twice}");
+    assert!(!dir.path().join("store").exists(), "nothing was opened");
+    let error = builder(dir.path(), &clock).threads(0).build().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+}
+
+#[test]
+fn state_is_matched_by_name_and_not_dropped_unless_allowed() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = ManualClock::at(0);
+    let start = |name: &str, allow: bool| {
+        let context = builder(dir.path(), &clock).partitions(5).allow_dropping_state(allow).build().unwrap();
+        let (numbers, queue) = context.queue_stream::<u64>("numbers");
+        let _sums = numbers
+            .map(|n| (n, n))
+            .update_state_by_key(name, |_, seen: Option<u64>| Some(seen.unwrap_or(0) + 1));
+        (context.start(), queue)
+    };
+    let len = |job: &RunningContext, name: &str| job.state::<u64, u64>(name).unwrap().len();
+    let (job, queue) = start("old", false);
+    let job = job.unwrap();
+    queue.push([1, 2]).unwrap();
+    tick(&job, &clock);
+    job.stop(StopMode::Graceful).unwrap();
+    drop(job);
+    let error = start("new", false).0.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Incompatible);
+    assert!(error.to_string().contains("`old`"), "{error}");
+    let job = start("old", false).0.unwrap();
+    assert_eq!(len(&job, "old"), 2);
+    drop(job);
+    let (job, queue) = start("new", true);
+    let job = job.unwrap();
+    queue.push([3]).unwrap();
+    for _ in 0..4 {
+        tick(&job, &clock);
+    }
+    job.stop(StopMode::Graceful).unwrap();
+    drop(job);
+    // State that was dropped does not come back with its name.
+    let job = start("old", true).0.unwrap();
+    assert_eq!(len(&job, "old"), 0);
+}
+
+#[test]
+fn a_second_process_on_the_store_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = ManualClock::at(0);
+    let start = || {
+        let context = builder(dir.path(), &clock).build().unwrap();
+        let (numbers, queue) = context.queue_stream::<u64>("numbers");
+        numbers.print(0);
+        (context.start(), queue)
+    };
+    let first = start();
+    assert_eq!(start().0.unwrap_err().kind(), ErrorKind::Locked);
+    drop(first);
+    start().0.unwrap();
+}
+
+/// A clock that was set back between two runs does not stall the job: times go on from the last batch.
+#[test]
+fn a_clock_that_was_set_back_does_not_stall_the_job() {
+    let dir = tempfile::tempdir().unwrap();
+    let start = |clock: &Arc<ManualClock>| {
+        let context = builder(dir.path(), clock).build().unwrap();
+        let (numbers, queue) = context.queue_stream::<u64>("numbers");
+        numbers.print(0);
+        (context.start().unwrap(), queue)
+    };
+    let clock = ManualClock::at(7_200_000);
+    let (job, _queue) = start(&clock);
+    tick(&job, &clock);
+    drop(job);
+    let back = ManualClock::at(500);
+    let (job, _queue) = start(&back);
+    tick(&job, &back);
+    assert_eq!(job.progress().last_batch.unwrap().1.0, 7_202_000);
+    assert_eq!(back.now_ms(), 1_500);
+}
