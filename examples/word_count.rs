@@ -178,13 +178,17 @@ fn wait(job: &RunningContext, idle_stop: Option<f64>) -> millpond::Result<()> {
 fn finish(job: &RunningContext, totals: Option<&Path>, recovery: Duration) -> Result<(), Box<dyn Error>> {
     let state = job.state::<Text, u64>("totals")?;
     let mut words = 0;
-    state.for_each(|_, total| words += total)?;
+    let mut rows = Vec::new();
+    state.for_each(|word, total| {
+        words += total;
+        if totals.is_some() {
+            rows.push((word, total));
+        }
+    })?;
     if let Some(path) = totals {
-        let mut sorted = Vec::new();
-        state.for_each(|word, total| sorted.push((word, total)))?;
-        sorted.sort_unstable();
+        rows.sort_unstable();
         let mut file = BufWriter::new(File::create(path)?);
-        for (word, total) in &sorted {
+        for (word, total) in &rows {
             file.write_all(word.as_bytes())?;
             writeln!(file, "\t{total}")?;
         }

@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::exec::Executor;
 use crate::format::records::{PlanRecord, RunRecord};
 use crate::id::{BatchId, BatchTime, BlockId, CheckpointId, EpochId};
-use crate::receive_log::{self, ReceivedBlock};
+use crate::receive_log::{self, ReceiveLog, ReceivedBlock};
 use crate::source::{Inlet, run_receiver};
 use crate::store::catalog::Catalog;
 use crate::store::extents::{ExtentIndex, ExtentWriter, remove_extent};
@@ -104,18 +104,7 @@ impl Driver {
         let buffer_bytes = settings.receive_buffer_bytes_max;
         let extents = ExtentWriter::new(disk.clone(), paths.clone(), identity.store, index, found.log.end);
         let (log, log_thread) = receive_log::start(extents, buffer_bytes, full_disk.clone(), wake.clone())?;
-        let shared = Arc::new(Shared {
-            wake,
-            stop: Mutex::new(None),
-            outcome: Mutex::new(None),
-            ended: std::sync::Condvar::new(),
-            progress: Mutex::new(first_progress(found)),
-            gate: Arc::new(RwLock::new(())),
-            states: job.states_by_name(),
-            log: log.clone(),
-            executor: executor.clone(),
-            full_disk: full_disk.clone(),
-        });
+        let shared = shared_of(&job, found, &log, &executor, &full_disk, wake);
         let (last_time, clock_ahead_ms) = last_time(found, &settings, &*clock);
         Ok(Driver {
             streams: job.inputs.iter().map(|input| (input.stream, input.name.clone())).collect(),
@@ -156,6 +145,29 @@ fn first_progress(found: &Found) -> Progress {
         busy: true,
         ..Progress::default()
     }
+}
+
+/// What the driver shares with whoever holds the job.
+fn shared_of(
+    job: &Job,
+    found: &Found,
+    log: &Arc<ReceiveLog>,
+    executor: &Arc<Executor>,
+    full_disk: &FullDisk,
+    wake: Arc<WakeUp>,
+) -> Arc<Shared> {
+    Arc::new(Shared {
+        wake,
+        stop: Mutex::new(None),
+        outcome: Mutex::new(None),
+        ended: std::sync::Condvar::new(),
+        progress: Mutex::new(first_progress(found)),
+        gate: Arc::new(RwLock::new(())),
+        states: job.states_by_name(),
+        log: log.clone(),
+        executor: executor.clone(),
+        full_disk: full_disk.clone(),
+    })
 }
 
 /// Matches the job with the store, and refuses what would lose something.

@@ -113,6 +113,11 @@ impl Catalog {
         self.surely_retained().first().map_or(0, |(_, record)| record.batch)
     }
 
+    /// Blocks before this one may have been trimmed.
+    pub(super) fn oldest_needed_block(&self) -> u64 {
+        self.surely_retained().first().map_or(0, |(_, record)| record.next_block)
+    }
+
     pub(super) fn epoch_of(&self, checkpoint: u64) -> u64 {
         let found = self.history.checkpoints.iter().rfind(|(_, record)| record.checkpoint == checkpoint);
         found.map_or(0, |(epoch, _)| epoch.0)

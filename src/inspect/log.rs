@@ -8,7 +8,9 @@ use crate::format::records::PlanRecord;
 use crate::inspect::open::{ReadStore, relative};
 use crate::inspect::report::{Finding, PendingReport};
 use crate::store::extents::read_block;
-use crate::store::log_scan::{LogContents, list_extents, log_witness_bytes, scan_log, witness_of};
+use crate::store::log_scan::{
+    LogContents, list_extents, log_witness_bytes, scan_log, scan_whole_log, witness_of,
+};
 
 const EXTENT_REMEDY: &str = "put the file back from a copy: acknowledged blocks are lost without it";
 
@@ -25,17 +27,23 @@ pub(super) struct Log {
 /// Reads every block from `from` on. The catalog says that blocks below `planned_below` were acknowledged.
 pub(super) fn read_log(store: &ReadStore, from: u64, planned_below: u64) -> Result<Log> {
     let contents = scan_log(&store.paths, store.identity.store, from)?;
-    let mut findings: Vec<Finding> = contents
-        .damage
-        .iter()
-        .map(|what| {
-            let what = relative(&store.paths, what);
-            let place = what.split(": ").next().unwrap_or("log").to_owned();
-            Finding::damage(place, what, EXTENT_REMEDY)
-        })
-        .collect();
-    findings.extend(witness_finding(store, planned_below));
-    Ok(Log { contents, findings })
+    Ok(log_of(store, contents, planned_below))
+}
+
+/// Reads every block that is there. Those below `needed` may have been trimmed.
+pub(super) fn read_whole_log(store: &ReadStore, needed: u64, planned_below: u64) -> Result<Log> {
+    let contents = scan_whole_log(&store.paths, store.identity.store, needed)?;
+    Ok(log_of(store, contents, planned_below))
+}
+
+fn log_of(store: &ReadStore, contents: LogContents, planned_below: u64) -> Log {
+    let damage = contents.damage.iter().map(|what| {
+        let what = relative(&store.paths, what);
+        let place = what.split(": ").next().unwrap_or("log").to_owned();
+        Finding::damage(place, what, EXTENT_REMEDY)
+    });
+    let findings = damage.chain(witness_finding(store, planned_below)).collect();
+    Log { contents, findings }
 }
 
 fn witness_finding(store: &ReadStore, planned_below: u64) -> Option<Finding> {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::inspect::catalog::{Catalog, Committed, read_catalog};
-use crate::inspect::log::{Log, read_log};
+use crate::inspect::log::{Log, read_log, read_whole_log};
 use crate::inspect::open::{ReadStore, open, relative};
 use crate::inspect::report::{Finding, SCHEMA, VerifyReport, judge};
 use crate::inspect::settle::settled;
@@ -54,7 +54,7 @@ fn check(store: &ReadStore, dir: &Path) -> Result<VerifyReport> {
     let mut segments = Segments::open(store, retained.iter().map(|(_, record)| record))?;
     read_all(&mut segments, retained)?;
     let chosen = Restart::choose(store, &catalog, &mut segments)?;
-    let log = read_log(store, 0, chosen.next_block())?;
+    let log = read_whole_log(store, catalog.oldest_needed_block(), chosen.next_block())?;
     let (planned_blocks, unreadable) = check_planned(store, &catalog, &log)?;
     let mut findings = catalog.findings.clone();
     findings.extend(segments.findings(retained));

@@ -54,6 +54,19 @@ struct FoundExtent {
 /// [`ErrorKind::Incompatible`] for files of another store or version, [`ErrorKind::Io`] when reading is
 /// refused. Damage is described in the result.
 pub(crate) fn scan_log(paths: &StorePaths, store: [u8; 16], from: u64) -> Result<LogContents> {
+    scan(paths, store, from, from)
+}
+
+/// Reads every block that is there; extents that hold only blocks below `needed` may have been trimmed.
+///
+/// # Errors
+/// As [`scan_log`].
+#[cfg(feature = "tool")]
+pub(crate) fn scan_whole_log(paths: &StorePaths, store: [u8; 16], needed: u64) -> Result<LogContents> {
+    scan(paths, store, 0, needed)
+}
+
+fn scan(paths: &StorePaths, store: [u8; 16], from: u64, needed: u64) -> Result<LogContents> {
     let mut contents = LogContents {
         blocks: Vec::new(),
         extents: Vec::new(),
@@ -77,7 +90,7 @@ pub(crate) fn scan_log(paths: &StorePaths, store: [u8; 16], from: u64) -> Result
     for (at, extent) in found.iter().enumerate() {
         read_extent(extent, found.get(at + 1), witness, from, &mut contents)?;
     }
-    note_missing(paths, &found, witness, from, &mut contents);
+    note_missing(paths, &found, witness, needed, &mut contents);
     contents.extents = found.iter().map(|extent| (extent.id, extent.header.first_block)).collect();
     Ok(contents)
 }
@@ -145,7 +158,7 @@ fn note_missing(
     paths: &StorePaths,
     found: &[FoundExtent],
     witness: Option<(u64, u64)>,
-    from: u64,
+    needed: u64,
     contents: &mut LogContents,
 ) {
     let is_there = |extent: u64| {
@@ -153,9 +166,10 @@ fn note_missing(
     };
     let mut missing = BTreeSet::new();
     for extent in found {
-        // An extent of which every block is below `from` may have been trimmed.
-        if extent.header.first_block > from && !is_there(extent.header.previous) {
-            missing.insert(extent.header.previous);
+        // An extent of which every block is below `needed` may have been trimmed.
+        let previous = extent.header.previous;
+        if previous > 0 && extent.header.first_block > needed && !is_there(previous) {
+            missing.insert(previous);
         }
     }
     missing.extend(witness.map(|(extent, _)| extent).filter(|extent| !is_there(*extent)));
