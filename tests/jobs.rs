@@ -511,3 +511,22 @@ fn the_stateless_operations_do_what_they_say() {
     assert_eq!(grouped, [(0, 2), (1, 2)]);
     assert_eq!(sizes.lock().unwrap()[0], [4]);
 }
+
+/// A record that can never fit the buffer is refused; it would wait for ever.
+#[test]
+fn a_record_larger_than_the_receive_buffer_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = ManualClock::at(0);
+    let context = builder(dir.path(), &clock)
+        .block_bytes_max(1 << 12)
+        .receive_buffer_bytes_max(1 << 14)
+        .build()
+        .unwrap();
+    let (texts, queue) = context.queue_stream::<String>("texts");
+    let counts = see(&texts.count());
+    let job = context.start().unwrap();
+    assert_eq!(queue.push(["x".repeat(1 << 15)]).unwrap_err().kind(), ErrorKind::Source);
+    queue.push(["x".repeat(1 << 13)]).unwrap();
+    tick(&job, &clock);
+    assert_eq!(*counts.lock().unwrap(), [[1]]);
+}

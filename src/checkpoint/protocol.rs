@@ -15,6 +15,8 @@ use crate::store::catalog::EpochContents;
 pub(crate) struct History {
     /// By batch.
     pub(crate) plans: BTreeMap<u64, PlanRecord>,
+    /// The epoch of each plan, by batch.
+    pub(crate) planned_in: BTreeMap<u64, EpochId>,
     /// By batch.
     pub(crate) done: BTreeMap<u64, DoneRecord>,
     /// Oldest first, each with the epoch it is in.
@@ -27,6 +29,10 @@ pub(crate) struct History {
     pub(crate) last_seq: u64,
     /// The newest record that is known to have been committed, sound or not.
     pub(crate) committed_seq: u64,
+    /// The newest batch that any record speaks of.
+    pub(crate) newest_batch: u64,
+    /// Records that were committed after that one was and that cannot be read.
+    pub(crate) unreadable: u64,
     /// What is wrong, one line each.
     pub(crate) damage: Vec<String>,
 }
@@ -47,16 +53,43 @@ pub(crate) fn fold(epochs: &[EpochContents]) -> History {
     }
     history.from_start = records.contains_key(&1);
     history.last_seq = records.last_key_value().map_or(0, |(seq, _)| *seq);
+    count_unreadable(&mut history, &records);
     for (epoch, record) in records.into_values() {
         match record {
             CatalogRecord::Epoch(_) => {}
             CatalogRecord::Run(run) => history.runs.push(run),
-            CatalogRecord::Plan(plan) => drop(history.plans.insert(plan.batch, plan)),
+            CatalogRecord::Plan(plan) => {
+                history.planned_in.insert(plan.batch, epoch);
+                history.plans.insert(plan.batch, plan);
+            }
             CatalogRecord::Done(done) => drop(history.done.insert(done.batch, done)),
             CatalogRecord::Checkpoint(checkpoint) => history.checkpoints.push((epoch, checkpoint)),
         }
     }
     history
+}
+
+/// Finds the newest batch and how much is missing after it. A checkpoint speaks for what is missing before it
+/// only when its batch is newer than every plan: a slow one is committed after the plans of later batches.
+fn count_unreadable(history: &mut History, records: &BTreeMap<u64, (EpochId, CatalogRecord)>) {
+    let mut settled = records.first_key_value().map_or(0, |(first, _)| first - 1);
+    let mut readable = 0;
+    for (seq, (_, record)) in records {
+        let known = match record {
+            CatalogRecord::Plan(plan) => Some(plan.batch),
+            CatalogRecord::Done(done) => Some(done.batch),
+            CatalogRecord::Checkpoint(checkpoint) => {
+                Some(checkpoint.batch).filter(|batch| *batch > history.newest_batch)
+            }
+            CatalogRecord::Epoch(_) | CatalogRecord::Run(_) => None,
+        };
+        readable += 1;
+        if let Some(batch) = known {
+            history.newest_batch = history.newest_batch.max(batch);
+            (settled, readable) = (*seq, 0);
+        }
+    }
+    history.unreadable = history.committed_seq.saturating_sub(settled).saturating_sub(readable);
 }
 
 /// Where a start begins.
@@ -100,8 +133,6 @@ pub(crate) fn choose(
             Err(error) => return Err(error),
         }
     }
-    let newest_batch = history.plans.keys().chain(history.done.keys()).max().copied().unwrap_or(0);
-    let newest_batch = newest_batch.max(chosen.as_ref().map_or(0, |checkpoint| checkpoint.batch));
     let from = chosen.as_ref().map_or(0, |checkpoint| checkpoint.batch);
     let used = history.committed_seq > 0 || !history.damage.is_empty();
     if chosen.is_none() && (!walked_back.is_empty() || (used && !history.from_start)) {
@@ -116,8 +147,7 @@ pub(crate) fn choose(
         (from + 1..).map_while(|batch| history.plans.get(&batch)).cloned().collect();
     let replayed_to = from + replay.len() as u64;
     // Records that were committed and cannot be read may have been plans, one per record at most.
-    let unreadable = history.committed_seq.saturating_sub(history.last_seq);
-    let next_batch = newest_batch.saturating_add(unreadable).saturating_add(1);
+    let next_batch = history.newest_batch.saturating_add(history.unreadable).saturating_add(1);
     let next_block = replay.last().map(|plan| plan.next_block);
     Ok(Recovery {
         next_block: next_block.or(chosen.as_ref().map(|checkpoint| checkpoint.next_block)).unwrap_or(1),
@@ -169,15 +199,18 @@ pub(crate) fn match_operators(stored: &[OperatorRef], job: &[OperatorRef]) -> BT
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Retained {
     pub(crate) epoch: EpochId,
+    /// Where the plans of the batches after it begin: an earlier epoch when it took long to write.
+    pub(crate) plans_from: EpochId,
     pub(crate) checkpoint: u64,
     pub(crate) next_block: u64,
     pub(crate) segments: BTreeSet<u64>,
 }
 
 impl Retained {
-    pub(crate) fn of(epoch: EpochId, record: &CheckpointRecord) -> Self {
+    pub(crate) fn of(epoch: EpochId, plans_from: EpochId, record: &CheckpointRecord) -> Self {
         Retained {
             epoch,
+            plans_from,
             checkpoint: record.checkpoint,
             next_block: record.next_block,
             segments: record.segments.iter().map(|segment| segment.segment).collect(),
@@ -211,7 +244,7 @@ pub(crate) fn needed(checkpoints: &[Retained]) -> Option<Needed> {
     Some(Needed {
         segments: checkpoints.iter().flat_map(|checkpoint| checkpoint.segments.iter().copied()).collect(),
         block: checkpoints.iter().map(|checkpoint| checkpoint.next_block).min()?,
-        epoch: checkpoints.iter().map(|checkpoint| checkpoint.epoch).min()?,
+        epoch: checkpoints.iter().map(|checkpoint| checkpoint.epoch.min(checkpoint.plans_from)).min()?,
     })
 }
 
@@ -327,7 +360,11 @@ mod tests {
     fn a_lost_tail_is_accounted_for_by_the_epoch_that_was_begun_after_it() {
         let mut cut = epoch(1, 0, 1, vec![plan(1)]);
         cut.witness = Some(4);
-        let after = epoch(2, 2, 5, vec![checkpoint(1, 1)]);
+        // The start after it skips the numbers; one that dies before its checkpoint leaves them to the next.
+        let begun = epoch(2, 2, 5, vec![]);
+        let recovery = choose(&fold(&[cut.clone(), begun]), |_| Ok(())).unwrap();
+        assert_eq!((recovery.lost_plans, recovery.next_batch), (2..4, 4));
+        let after = epoch(2, 2, 5, vec![checkpoint(1, 3)]);
         let history = fold(&[cut, after]);
         assert_eq!((history.committed_seq, history.last_seq), (6, 6));
         assert!(choose(&history, |_| Ok(())).unwrap().lost_plans.is_empty());
@@ -348,6 +385,7 @@ mod tests {
     fn retention_keeps_the_count_and_one_in_another_epoch() {
         let retained = |epoch: u64, id: u64| Retained {
             epoch: EpochId(epoch),
+            plans_from: EpochId(epoch),
             checkpoint: id,
             next_block: id * 10,
             segments: [id, id - 1].into(),
@@ -365,6 +403,24 @@ mod tests {
         assert_eq!(kept(vec![retained(1, 1), retained(2, 2), retained(3, 3)], 3), [1, 2, 3]);
         let needed = needed(&[retained(2, 4), retained(3, 5)]).unwrap();
         assert_eq!(needed, Needed { segments: [3, 4, 5].into(), block: 40, epoch: EpochId(2) });
+    }
+
+    #[test]
+    fn the_plans_after_a_checkpoint_that_took_long_are_kept_with_it() {
+        // While checkpoint 2 was written, batches 3 and 4 were planned; then it began an epoch of its own.
+        let history = fold(&[
+            epoch(1, 0, 1, vec![plan(1), checkpoint(1, 1), plan(2), plan(3), plan(4)]),
+            epoch(2, 6, 7, vec![checkpoint(2, 2), plan(5)]),
+        ]);
+        assert_eq!(history.planned_in[&3], EpochId(1));
+        let slow = Retained {
+            epoch: EpochId(2),
+            plans_from: EpochId(1),
+            checkpoint: 2,
+            next_block: 21,
+            segments: [2].into(),
+        };
+        assert_eq!(super::needed(&[slow]).unwrap().epoch, EpochId(1));
     }
 
     #[test]

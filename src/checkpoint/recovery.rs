@@ -36,7 +36,10 @@ impl Found {
         let damaged = |id: u64| self.recovery.walked_back.iter().any(|(walked, _)| *walked == id);
         let checkpoints = self.history.checkpoints.iter();
         let sound = checkpoints.filter(|(_, record)| !damaged(record.checkpoint));
-        sound.map(|(epoch, record)| Retained::of(*epoch, record)).collect()
+        let plans_from = |batch: u64| self.history.planned_in.get(&(batch + 1)).copied();
+        sound
+            .map(|(epoch, record)| Retained::of(*epoch, plans_from(record.batch).unwrap_or(*epoch), record))
+            .collect()
     }
 
     pub(crate) fn newest_checkpoint(&self) -> CheckpointId {

@@ -27,6 +27,8 @@ pub(crate) struct CheckpointRequest {
     pub(crate) state: EncodedState,
     /// Every segment that the checkpoint needs, ascending.
     pub(crate) needed: Vec<u64>,
+    /// The epoch in which the batches after it are planned, from this one on.
+    pub(crate) plans_from: EpochId,
 }
 
 /// What the writer starts from.
@@ -110,14 +112,21 @@ impl CheckpointWriter {
     }
 }
 
-impl Drop for CheckpointWriter {
-    fn drop(&mut self) {
+impl CheckpointWriter {
+    /// Ends the thread, after the checkpoint in progress.
+    pub(crate) fn close(&mut self) {
         self.requests = None;
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
             tracing::error!("the checkpoint writer panicked");
         }
+    }
+}
+
+impl Drop for CheckpointWriter {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 
@@ -134,7 +143,7 @@ struct Work {
 
 impl Work {
     fn commit(&mut self, request: CheckpointRequest) -> Result<()> {
-        let CheckpointRequest { mut record, segment, state, needed } = request;
+        let CheckpointRequest { mut record, segment, state, needed, plans_from } = request;
         let setup = &self.setup;
         if !state.is_empty() {
             let header = SegmentHeader { store: setup.store, checkpoint: record.checkpoint };
@@ -148,7 +157,7 @@ impl Work {
         record.segments = self.segments.values().copied().collect();
         let epoch = self.append(&record)?;
         tracing::debug!(checkpoint = record.checkpoint, batch = record.batch, "checkpoint committed");
-        self.setup.retained.push(Retained::of(epoch, &record));
+        self.setup.retained.push(Retained::of(epoch, plans_from, &record));
         retain(&mut self.setup.retained, self.setup.retained_count);
         self.prune()
     }

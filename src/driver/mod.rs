@@ -186,7 +186,8 @@ impl Driver {
             tracing::error!(error = %error.chain(), "the job has stopped");
         }
         let shared = self.shared.clone();
-        self.close();
+        // Who waits for the end may start anew at once: the store is let go before it is told.
+        drop(self);
         shared.end(outcome);
     }
 
@@ -254,7 +255,11 @@ impl Driver {
     }
 
     fn close(&mut self) {
+        // The job has ended: neither the log nor a checkpoint waits for space any more.
+        self.full_disk.give_up();
         self.stop_receiving();
+        // Before the store's lock is let go: who opens it next must find nobody writing to it.
+        self.checkpoints.close();
         if let Some(receivers) = self.receivers.take() {
             receivers.runtime.shutdown_timeout(Duration::from_secs(1));
         }

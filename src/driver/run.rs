@@ -137,11 +137,13 @@ impl Driver {
         let mut needed: Vec<u64> = self.states.iter().flat_map(|state| state.segments()).collect();
         needed.sort_unstable();
         needed.dedup();
+        let plans_from = lock(&self.catalog).epoch();
         self.checkpoints.begin(CheckpointRequest {
             record,
             segment: self.next_segment,
             state: encoded,
             needed,
+            plans_from,
         })?;
         self.next_checkpoint = self.next_checkpoint.next();
         self.next_segment = self.next_segment.next();

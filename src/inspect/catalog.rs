@@ -90,7 +90,7 @@ impl Catalog {
     pub(super) fn surely_retained(&self) -> &[Committed] {
         let all = &self.history.checkpoints;
         let mut kept: Vec<Retained> =
-            all.iter().map(|(epoch, record)| Retained::of(*epoch, record)).collect();
+            all.iter().map(|(epoch, record)| Retained::of(*epoch, *epoch, record)).collect();
         protocol::retain(&mut kept, RETAINED_MIN);
         &all[all.len() - kept.len()..]
     }

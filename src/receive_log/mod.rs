@@ -43,6 +43,7 @@ struct AppendRequest {
 pub(crate) struct ReceiveLog {
     requests: Mutex<Option<mpsc::UnboundedSender<AppendRequest>>>,
     budget: Semaphore,
+    budget_bytes: usize,
     pending: Mutex<VecDeque<ReceivedBlock>>,
     failure: Mutex<Option<String>>,
     activity: Activity,
@@ -101,6 +102,7 @@ impl ReceiveLog {
         Arc::new(ReceiveLog {
             requests: Mutex::new(Some(requests)),
             budget: Semaphore::new(buffer_bytes.min(Semaphore::MAX_PERMITS)),
+            budget_bytes: buffer_bytes,
             pending: Mutex::default(),
             failure: Mutex::default(),
             activity: Activity::new(),
@@ -136,11 +138,11 @@ impl ReceiveLog {
         done: Option<oneshot::Sender<Result<()>>>,
     ) -> Result<()> {
         self.activity.note();
-        let bytes = u32::try_from(frame.len()).map_err(|_| {
-            Error::new(
-                ErrorKind::Source,
-                format!("a block of {} bytes is over the limit of 4 GiB", frame.len()),
-            )
+        let fits = u32::try_from(frame.len()).ok().filter(|_| frame.len() <= self.budget_bytes);
+        let bytes = fits.ok_or_else(|| {
+            let most = self.budget_bytes.min(u32::MAX as usize);
+            let message = format!("a block of {} bytes is over the {most} that may be buffered", frame.len());
+            Error::new(ErrorKind::Source, message)
         })?;
         let permit = self.budget.acquire_many(bytes).await.map_err(|_| self.closed())?;
         permit.forget();

@@ -83,6 +83,14 @@ impl KeyGroup {
         Ok(self.table.find_or_insert(hash, key).0)
     }
 
+    /// The number of `key` if there is one; a key that is asked for and not there takes no room.
+    pub(crate) fn find(&mut self, hash: KeyHash, key: &[u8]) -> Result<Option<usize>> {
+        if !self.cold.is_empty() && self.table.find(hash, key).is_none() {
+            self.warm_up(hash, key)?;
+        }
+        Ok(self.table.find(hash, key))
+    }
+
     fn warm_up(&mut self, hash: KeyHash, key: &[u8]) -> Result<()> {
         self.cold_lookups += 1;
         if self.cold_lookups > COLD_LOOKUPS_MIN + self.size.keys / COLD_LOOKUPS_SHARE {

@@ -125,7 +125,7 @@ impl OperatorState {
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
         let hash = hash_of(key);
         let mut group = self.group(group_of(hash));
-        let at = group.touch(hash, key)?;
+        let Some(at) = group.find(hash, key)? else { return Ok(None) };
         Ok(group.table().value(at).map(<[u8]>::to_vec))
     }
 
@@ -231,6 +231,16 @@ mod tests {
             }
             prop_assert_eq!(contents(&state), model);
         }
+    }
+
+    #[test]
+    fn asking_for_keys_that_are_not_there_takes_no_memory() {
+        let state = operator();
+        let memory =
+            || (0..KEY_GROUPS).map(|group| state.group(group).table().memory_bytes()).sum::<usize>();
+        let before = memory();
+        (0..10_000u64).for_each(|key| assert_eq!(state.get(&key.to_be_bytes()).unwrap(), None));
+        assert_eq!(memory(), before);
     }
 
     #[test]

@@ -35,10 +35,12 @@ pub(crate) fn groups_to_rewrite(groups: &[GroupSize], delta_bytes: u64) -> Vec<u
         (std::cmp::Reverse(size.chain_bytes.saturating_sub(size.live_bytes)), group)
     });
     let mut budget = BASE_BYTES_MIN.max(delta_bytes / 2);
+    let worst = worth.first().copied();
     worth.retain(|&group| {
-        let fits = groups[group].live_bytes <= budget;
+        // The worst one goes whatever its size: one that is over every budget would never be rewritten.
+        let fits = Some(group) == worst || groups[group].live_bytes <= budget;
         if fits {
-            budget -= groups[group].live_bytes;
+            budget = budget.saturating_sub(groups[group].live_bytes);
         }
         fits
     });
@@ -66,5 +68,11 @@ mod tests {
         assert_eq!(groups_to_rewrite(&groups, 0), [1]);
         assert_eq!(groups_to_rewrite(&groups, 4 << 20), [1, 2]);
         assert_eq!(groups_to_rewrite(&groups, 100 << 20), [1, 2, 0]);
+    }
+
+    #[test]
+    fn a_group_that_is_over_every_budget_is_rewritten_when_it_is_the_worst() {
+        let groups = [size(9, 90 << 20, 10 << 20), size(40, 70 << 20, 10 << 20), size(3, 900, 100)];
+        assert_eq!(groups_to_rewrite(&groups, 1 << 20), [0]);
     }
 }

@@ -144,12 +144,14 @@ impl StateTable {
     }
 
     fn ordered(&self, keep: impl Fn(usize) -> bool) -> Vec<u32> {
-        let mut numbers: Vec<u32> = (0..self.len()).filter(|&at| keep(at)).map(|at| at as u32).collect();
-        numbers.sort_unstable_by(|&a, &b| {
-            let (a, b) = (a as usize, b as usize);
-            self.hash(a).cmp(&self.hash(b)).then_with(|| self.key(a).cmp(self.key(b)))
-        });
-        numbers
+        let kept = (0..self.len()).filter(|&at| keep(at)).map(|at| (self.hash(at), at as u32));
+        let mut places: Vec<(KeyHash, u32)> = kept.collect();
+        // Hashes travel with the numbers: looking each up while sorting would miss the cache every time.
+        places.sort_unstable();
+        for same_hash in places.chunk_by_mut(|a, b| a.0 == b.0) {
+            same_hash.sort_unstable_by(|a, b| self.key(a.1 as usize).cmp(self.key(b.1 as usize)));
+        }
+        places.into_iter().map(|(_, at)| at).collect()
     }
 
     /// Everything is in a checkpoint now.

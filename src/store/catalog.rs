@@ -104,9 +104,14 @@ impl Catalog {
         let next = self.epoch.id.next();
         // A directory that an earlier, failed attempt left behind holds nothing that was committed.
         self.disk.remove_dir_all(&epoch_dir(&self.paths, next))?;
-        self.epoch = OpenEpoch::create(&self.disk, &self.paths, next)?;
-        self.failed = false;
-        self.commit_epoch_record(self.next_seq - 1)
+        let begun = OpenEpoch::create(&self.disk, &self.paths, next)?;
+        let before = std::mem::replace(&mut self.epoch, begun);
+        let committed = self.commit_epoch_record(self.next_seq - 1);
+        if committed.is_err() {
+            // The next attempt begins the same epoch again: a disk that stays full collects none.
+            self.epoch = before;
+        }
+        committed
     }
 
     /// The epoch that records are committed to.
@@ -237,7 +242,7 @@ fn isolated<T: Send + 'static>(shown: &str, work: impl FnOnce() -> Result<T> + S
 }
 
 /// What an epoch was found to hold.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct EpochContents {
     pub(crate) epoch: EpochId,
     /// The newest record that the witness vouches for; `None` when there is no sound witness.

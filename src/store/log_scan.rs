@@ -172,7 +172,9 @@ fn note_missing(
             missing.insert(previous);
         }
     }
-    missing.extend(witness.map(|(extent, _)| extent).filter(|extent| !is_there(*extent)));
+    // A witness may lag behind after a power cut; where there are newer extents, they name those before them.
+    let newest = found.last().map_or(0, |extent| extent.id.0);
+    missing.extend(witness.map(|(extent, _)| extent).filter(|extent| *extent > newest && !is_there(*extent)));
     for extent in missing {
         let path = extent_path(paths, ExtentId(extent));
         contents
