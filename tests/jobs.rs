@@ -2,39 +2,20 @@
 //! they say when something is wrong. Cases of Spark's suites are marked with the suite they come from.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+#[path = "support/driven.rs"]
+mod driven;
+
 use std::io::Write;
 use std::net::TcpListener;
-use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use driven::{INTERVAL_MS, builder, tick};
 use millpond::{
-    BlockStore, ContextBuilder, DStream, DirectorySource, ErrorKind, FileSource, ManualClock, Queue, Rdd,
-    Receiver, ReceiverError, RunningContext, StopMode, StreamingContext, Text,
+    BlockStore, DStream, DirectorySource, ErrorKind, FileSource, ManualClock, Queue, Rdd, Receiver,
+    ReceiverError, RunningContext, StopMode, StreamingContext, Text,
 };
-
-const INTERVAL_MS: u64 = 1_000;
-
-fn builder(dir: &Path, clock: &Arc<ManualClock>) -> ContextBuilder {
-    StreamingContext::builder("jobs")
-        .store(dir.join("store"))
-        .clock(clock.clone())
-        .batch_interval(Duration::from_millis(INTERVAL_MS))
-        .checkpoint_every_batches(3)
-        .threads(2)
-        .stop_on_signals(false)
-}
-
-/// Moves the clock to the next batch and waits until it is done.
-fn tick(job: &RunningContext, clock: &ManualClock) {
-    let before = job.progress().last_batch.map_or(0, |(batch, _)| batch.0);
-    clock.advance(INTERVAL_MS);
-    while job.progress().last_batch.is_none_or(|(batch, _)| batch.0 <= before) {
-        let running = !job.await_termination_or_timeout(Duration::from_millis(1)).expect("the job runs");
-        assert!(running, "the job has stopped");
-    }
-}
 
 fn word_totals(lines: &DStream<Text>) -> DStream<(Text, u64)> {
     lines

@@ -1,33 +1,13 @@
 //! What a start refuses, and what it says then; what may change from run to run.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
-use std::path::Path;
+#[path = "support/driven.rs"]
+mod driven;
+
 use std::sync::Arc;
-use std::time::Duration;
 
-use millpond::{Clock, ContextBuilder, ErrorKind, ManualClock, RunningContext, StopMode, StreamingContext};
-
-const INTERVAL_MS: u64 = 1_000;
-
-fn builder(dir: &Path, clock: &Arc<ManualClock>) -> ContextBuilder {
-    StreamingContext::builder("jobs")
-        .store(dir.join("store"))
-        .clock(clock.clone())
-        .batch_interval(Duration::from_millis(INTERVAL_MS))
-        .checkpoint_every_batches(3)
-        .threads(2)
-        .stop_on_signals(false)
-}
-
-/// Moves the clock to the next batch and waits until it is done.
-fn tick(job: &RunningContext, clock: &ManualClock) {
-    let before = job.progress().last_batch.map_or(0, |(batch, _)| batch.0);
-    clock.advance(INTERVAL_MS);
-    while job.progress().last_batch.is_none_or(|(batch, _)| batch.0 <= before) {
-        let running = !job.await_termination_or_timeout(Duration::from_millis(1)).expect("the job runs");
-        assert!(running, "the job has stopped");
-    }
-}
+use driven::{builder, tick};
+use millpond::{Clock, ErrorKind, ManualClock, RunningContext, StopMode, StreamingContext};
 
 #[test]
 fn misuse_is_refused_at_the_start_with_a_reason() {

@@ -6,6 +6,7 @@ use crate::format::records::{CatalogRecord, CheckpointRecord};
 use crate::id::EpochId;
 use crate::inspect::open::{ReadStore, relative};
 use crate::inspect::report::{CheckpointReport, Finding, RunReport};
+use crate::inspect::state::Committed;
 use crate::store::catalog::{EpochContents, list_epochs, read_epoch};
 use crate::store::segments::list_segments;
 
@@ -21,9 +22,6 @@ pub(super) struct Catalog {
     pub(super) epochs: usize,
     pub(super) findings: Vec<Finding>,
 }
-
-/// A checkpoint of the catalog.
-pub(super) type Committed = (EpochId, CheckpointRecord);
 
 pub(super) fn read_catalog(store: &ReadStore) -> Result<Catalog> {
     let epochs = list_epochs(&store.paths)?;

@@ -7,12 +7,15 @@ use crate::config::KEY_GROUPS;
 use crate::error::{Error, ErrorKind, Result};
 use crate::exec::Executor;
 use crate::format::records::{CheckpointRecord, OperatorRef, POSITIONS_PREFIX, SegmentRef};
-use crate::inspect::catalog::Committed;
+use crate::id::EpochId;
 use crate::inspect::open::{ReadStore, relative};
 use crate::inspect::report::{Finding, OperatorReport, PositionsReport};
 use crate::store::segments::{Segment, list_segments};
 
 const REMEDY: &str = "put the file back from a copy; otherwise a start walks back to a checkpoint without it";
+
+/// A checkpoint of the catalog.
+pub(super) type Committed = (EpochId, CheckpointRecord);
 
 /// What the value type of a source's positions is called, which no type of a job is.
 const POSITIONS_TYPE: &str = "position";

@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::inspect::catalog::{Catalog, Committed, read_catalog};
+use crate::inspect::catalog::{Catalog, read_catalog};
 use crate::inspect::log::{Log, read_log, read_whole_log};
 use crate::inspect::open::{ReadStore, open, relative};
 use crate::inspect::report::{Finding, SCHEMA, VerifyReport, judge};
 use crate::inspect::settle::settled;
-use crate::inspect::state::Segments;
+use crate::inspect::state::{Committed, Segments};
 use crate::inspect::summary::Restart;
 use crate::store::StorePaths;
 

@@ -236,8 +236,7 @@ mod tests {
     #[test]
     fn asking_for_keys_that_are_not_there_takes_no_memory() {
         let state = operator();
-        let memory =
-            || (0..KEY_GROUPS).map(|group| state.group(group).table().memory_bytes()).sum::<usize>();
+        let memory = || (0..KEY_GROUPS).map(|group| state.group(group).table().memory_bytes()).sum::<usize>();
         let before = memory();
         (0..10_000u64).for_each(|key| assert_eq!(state.get(&key.to_be_bytes()).unwrap(), None));
         assert_eq!(memory(), before);
