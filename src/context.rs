@@ -332,20 +332,28 @@ impl RunningContext {
         self.shared.wait_for_end(Some(timeout)).transpose().map(|ended| ended.is_some())
     }
 
-    /// Stops the job and waits until it has stopped. A job that has stopped already is no error.
+    /// Stops the job and waits until it has stopped. A job that has stopped already is no error. From inside
+    /// an output, which the stop has to wait for, it returns at once.
     ///
     /// # Errors
     /// What else stopped it, now or before.
     pub fn stop(&self, mode: StopMode) -> Result<()> {
         self.shared.request_stop(mode);
-        self.await_termination()
+        if self.is_called_by_the_job() { Ok(()) } else { self.await_termination() }
+    }
+
+    /// Whether an output calls: what waits for the job there would wait for itself.
+    fn is_called_by_the_job(&self) -> bool {
+        let current = std::thread::current().id();
+        self.thread.as_ref().is_some_and(|driver| driver.thread().id() == current)
     }
 }
 
 impl Drop for RunningContext {
     fn drop(&mut self) {
         self.shared.request_stop(StopMode::Now);
-        if let Some(thread) = self.thread.take()
+        if !self.is_called_by_the_job()
+            && let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
             tracing::error!("the driver panicked");

@@ -6,7 +6,7 @@ mod driven;
 
 use std::sync::Arc;
 
-use driven::{builder, tick};
+use driven::{INTERVAL_MS, builder, tick};
 use millpond::{Clock, ErrorKind, ManualClock, RunningContext, StopMode, StreamingContext};
 
 #[test]
@@ -105,4 +105,41 @@ fn a_clock_that_was_set_back_does_not_stall_the_job() {
     tick(&job, &back);
     assert_eq!(job.progress().last_batch.unwrap().1.0, 7_202_000);
     assert_eq!(back.now_ms(), 1_500);
+}
+
+/// A stop from inside an output does not wait for itself, and what it leaves is whole.
+#[test]
+fn a_job_can_be_stopped_from_inside_an_output() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = ManualClock::at(0);
+    let running: Arc<std::sync::OnceLock<Arc<RunningContext>>> = Arc::default();
+    let context = builder(dir.path(), &clock).build().unwrap();
+    let (numbers, queue) = context.queue_stream::<u64>("numbers");
+    let inside = running.clone();
+    numbers.for_each_rdd(move |_, _| inside.get().map_or(Ok(()), |job| Ok(job.stop(StopMode::Graceful)?)));
+    let job = Arc::new(context.start().unwrap());
+    running.set(job.clone()).unwrap();
+    queue.push([1]).unwrap();
+    clock.advance(INTERVAL_MS);
+    assert!(
+        job.await_termination_or_timeout(std::time::Duration::from_secs(30)).unwrap(),
+        "it waits for itself"
+    );
+}
+
+/// Once a job says that it has stopped, its store is free, also while somebody still holds the job.
+#[test]
+fn a_store_is_free_as_soon_as_its_job_has_stopped() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = ManualClock::at(0);
+    let mut held = Vec::new();
+    for _ in 0..10 {
+        let context = builder(dir.path(), &clock).checkpoint_every_batches(1).build().unwrap();
+        let (numbers, _queue) = context.queue_stream::<u64>("numbers");
+        numbers.print(0);
+        let job = context.start().unwrap();
+        tick(&job, &clock);
+        job.stop(StopMode::Now).unwrap();
+        held.push(job);
+    }
 }

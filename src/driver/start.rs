@@ -16,8 +16,8 @@ use crate::format::records::{PlanRecord, RunRecord};
 use crate::id::{BatchId, BatchTime, BlockId, CheckpointId, EpochId};
 use crate::receive_log::{self, ReceiveLog, ReceivedBlock};
 use crate::source::{Inlet, run_receiver};
-use crate::store::catalog::Catalog;
-use crate::store::extents::{ExtentIndex, ExtentWriter, remove_extent};
+use crate::store::catalog::{Catalog, sync_epoch};
+use crate::store::extents::{ExtentIndex, ExtentWriter, remove_extent, sync_extent};
 use crate::store::log_scan::LogContents;
 use crate::store::retry::FullDisk;
 use crate::store::{Disk, Store};
@@ -80,6 +80,7 @@ impl Driver {
         job: Job,
         found: &Found,
     ) -> Result<Self> {
+        make_durable(&store, found)?;
         let catalog = begin_epoch(&store, found)?;
         let full_disk = FullDisk::default();
         let wake = WakeUp::new();
@@ -198,6 +199,14 @@ fn report_of(found: &Found, settings: &Settings, job: &Job) -> Result<RecoveryRe
         damage: found.history.damage.iter().chain(&found.log.notes).cloned().collect(),
         ..RecoveryReport::default()
     })
+}
+
+/// What a process that was killed wrote last may not have reached the disk yet. From here on it is built upon: a
+/// power cut must not take it away from under what follows.
+fn make_durable(store: &Store, found: &Found) -> Result<()> {
+    let Store { paths, disk, .. } = store;
+    found.epochs.iter().try_for_each(|epoch| sync_epoch(disk, paths, *epoch))?;
+    found.log.extents.last().map_or(Ok(()), |(newest, _)| sync_extent(disk, paths, *newest))
 }
 
 /// A new epoch at every start: an epoch of an earlier run is never written to again.

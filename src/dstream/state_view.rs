@@ -60,7 +60,7 @@ impl<K: Key, S: Data> StateView<K, S> {
     }
 
     /// Calls `each` with every key and its state, in an order that depends on the keys alone. Brings all
-    /// of the state into memory.
+    /// of the state into memory. `each` must not read state itself: it would wait for itself.
     ///
     /// # Errors
     /// [`ErrorKind::Corrupt`] or [`ErrorKind::Io`] when a segment cannot be read.

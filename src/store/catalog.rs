@@ -266,6 +266,11 @@ pub(crate) fn list_epochs(paths: &StorePaths) -> Result<Vec<EpochId>> {
     Ok(numbered_entries(&paths.epochs(), "")?.into_iter().map(EpochId).collect())
 }
 
+/// Makes durable what is in an epoch of an earlier run.
+pub(crate) fn sync_epoch(disk: &Disk, paths: &StorePaths, epoch: EpochId) -> Result<()> {
+    disk.sync_existing(&epoch_dir(paths, epoch).join("db"))
+}
+
 /// An epoch's witness as it is on disk, `None` when it is not there or cannot be read.
 #[cfg(feature = "tool")]
 pub(crate) fn witness_bytes(paths: &StorePaths, epoch: EpochId) -> Option<Vec<u8>> {

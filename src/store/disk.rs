@@ -79,6 +79,15 @@ impl Disk {
         file.sync_data().map_err(|cause| Error::io(format!("sync {}", path.display()), cause))
     }
 
+    /// Makes the bytes of a file that an earlier process wrote durable; one that is not there is no error.
+    pub(crate) fn sync_existing(&self, path: &Path) -> Result<()> {
+        match File::open(path) {
+            Ok(file) => self.sync(&file, path),
+            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(cause) => Err(Error::io(format!("open {}", path.display()), cause)),
+        }
+    }
+
     /// Makes the names in a directory durable.
     pub(crate) fn sync_dir(&self, path: &Path) -> Result<()> {
         self.step("sync directory")?;

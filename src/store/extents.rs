@@ -35,6 +35,11 @@ pub(crate) fn remove_extent(disk: &Disk, paths: &StorePaths, extent: ExtentId) -
     disk.remove_file(&extent_path(paths, extent))
 }
 
+/// Makes durable what is in an extent of an earlier run.
+pub(crate) fn sync_extent(disk: &Disk, paths: &StorePaths, extent: ExtentId) -> Result<()> {
+    disk.sync_existing(&extent_path(paths, extent))
+}
+
 /// Which blocks are in which extent, shared between who appends and who trims.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ExtentIndex(Arc<Mutex<Vec<(ExtentId, u64)>>>);
