@@ -143,3 +143,31 @@ fn a_store_is_free_as_soon_as_its_job_has_stopped() {
         held.push(job);
     }
 }
+
+/// A batch that fails each time it is replayed does not pile up what each start writes.
+#[test]
+fn starts_that_come_to_nothing_leave_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = ManualClock::at(0);
+    let start = |poison: u64| {
+        let context = builder(dir.path(), &clock).task_attempts_max(1).build().unwrap();
+        let (numbers, queue) = context.queue_stream::<u64>("numbers");
+        let checked = numbers.map(move |n| {
+            assert!(n != poison, "poison");
+            (n, ())
+        });
+        let _seen = checked.update_state_by_key("seen", |_, _: Option<()>| Some(()));
+        (context.start(), queue)
+    };
+    let (job, queue) = start(7);
+    queue.push([7]).unwrap();
+    clock.advance(driven::INTERVAL_MS);
+    assert_eq!(job.unwrap().await_termination().unwrap_err().kind(), ErrorKind::UserCode);
+    for _ in 0..12 {
+        assert_eq!(start(7).0.unwrap_err().kind(), ErrorKind::UserCode);
+    }
+    let epochs = std::fs::read_dir(dir.path().join("store/epochs")).unwrap().count();
+    assert!(epochs <= 3, "{epochs} epochs");
+    let job = start(0).0.unwrap();
+    assert_eq!(job.state::<u64, ()>("seen").unwrap().len(), 1);
+}

@@ -37,6 +37,19 @@ pub(crate) struct History {
     pub(crate) damage: Vec<String>,
 }
 
+/// From which of the epochs, oldest first, on there are only starts that came to nothing: a batch that fails
+/// each time it is replayed must not leave an epoch for every try. The first epoch of a store always counts.
+pub(crate) fn idle_from(epochs: &[EpochContents]) -> usize {
+    let counts = |epoch: &EpochContents| {
+        let only_starts = |(_, record): &(u64, CatalogRecord)| {
+            matches!(record, CatalogRecord::Epoch(_) | CatalogRecord::Run(_))
+        };
+        let is_first = epoch.records.first().is_none_or(|(seq, _)| *seq == 1);
+        is_first || !epoch.damage.is_empty() || !epoch.records.iter().all(only_starts)
+    };
+    epochs.iter().rposition(counts).map_or(0, |last| last + 1)
+}
+
 /// Folds the epochs, oldest first, into one history.
 pub(crate) fn fold(epochs: &[EpochContents]) -> History {
     let mut records: BTreeMap<u64, (EpochId, CatalogRecord)> = BTreeMap::new();

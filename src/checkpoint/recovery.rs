@@ -23,6 +23,8 @@ pub(crate) struct Found {
     pub(crate) log: LogContents,
     /// Every epoch directory, unfinished ones included.
     pub(crate) epochs: Vec<EpochId>,
+    /// The newest of them, in which starts were recorded that did not get as far as a batch.
+    pub(crate) idle: Vec<EpochId>,
 }
 
 impl Found {
@@ -61,7 +63,7 @@ impl Found {
 /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) when there is no sound way back into the job,
 /// [`ErrorKind::Incompatible`](crate::ErrorKind::Incompatible) for a newer format.
 pub(crate) fn read_store(paths: &StorePaths, store: [u8; 16], executor: &Executor) -> Result<Found> {
-    let (history, epochs) = read_history(paths, store)?;
+    let Catalogued { history, epochs, idle } = read_history(paths, store)?;
     let mut checker = SegmentChecker { paths, store, executor, checked: BTreeMap::new() };
     let recovery = protocol::choose(&history, |checkpoint| checker.check(checkpoint))?;
     let wanted = recovery.checkpoint.iter().flat_map(|checkpoint| &checkpoint.segments);
@@ -74,18 +76,23 @@ pub(crate) fn read_store(paths: &StorePaths, store: [u8; 16], executor: &Executo
         );
         return Err(Error::corrupt(message));
     }
-    Ok(Found { history, recovery, segments, log, epochs })
+    Ok(Found { history, recovery, segments, log, epochs, idle })
 }
 
-/// Reads the catalog of a store.
-///
-/// # Errors
-/// As [`read_epoch`].
-pub(crate) fn read_history(paths: &StorePaths, store: [u8; 16]) -> Result<(History, Vec<EpochId>)> {
+/// The catalog of a store.
+struct Catalogued {
+    history: History,
+    epochs: Vec<EpochId>,
+    idle: Vec<EpochId>,
+}
+
+fn read_history(paths: &StorePaths, store: [u8; 16]) -> Result<Catalogued> {
     let epochs = list_epochs(paths)?;
     let contents = epochs.iter().map(|epoch| read_epoch(paths, store, *epoch)).collect::<Result<Vec<_>>>()?;
-    let finished: Vec<_> = contents.into_iter().filter(|contents| !contents.unfinished).collect();
-    Ok((protocol::fold(&finished), epochs))
+    let mut finished: Vec<_> = contents.into_iter().filter(|contents| !contents.unfinished).collect();
+    let idle = finished.split_off(protocol::idle_from(&finished));
+    let idle = idle.into_iter().map(|contents| contents.epoch).collect();
+    Ok(Catalogued { history: protocol::fold(&finished), epochs, idle })
 }
 
 /// Opens segments and checks every byte of them, each once however many checkpoints share it.

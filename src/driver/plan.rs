@@ -82,6 +82,7 @@ impl Driver {
                 positions.forget(partition)?;
             }
             let all = offer.ranges.len();
+            refuse_long_names(&offer.ranges).map_err(|error| error.within(format!("`{}`", input.name)))?;
             let fitting = offer.ranges.into_iter().take_while(|range| {
                 let bytes = range.partition.len() + RANGE_BYTES;
                 let fits = bytes <= left;
@@ -136,6 +137,17 @@ impl Driver {
         }
         Ok(())
     }
+}
+
+/// A range that fits no plan would wait for ever.
+fn refuse_long_names(ranges: &[SourceRange]) -> Result<()> {
+    let Some(long) = ranges.iter().find(|range| range.partition.len() + RANGE_BYTES > RANGES_BYTES_MAX)
+    else {
+        return Ok(());
+    };
+    let message =
+        format!("the name of a partition has {} bytes, which no plan can hold", long.partition.len());
+    Err(Error::new(ErrorKind::Source, message))
 }
 
 fn group_by_stream(blocks: Vec<ReceivedBlock>, ranges: HashMap<StreamId, Vec<SourceRange>>) -> Inputs {

@@ -61,6 +61,7 @@ pub(crate) fn start(components: Components, mut job: Job) -> Result<Started> {
     let lineage = std::mem::take(&mut job.lineage);
     let mut driver = Driver::assemble(settings, clock, store, executor, job, &found)?;
     driver.commit_run(lineage)?;
+    driver.forget_idle_epochs(&found)?;
     driver.adopt_pending(&found.log)?;
     driver.replay(&found, &mut report)?;
     driver.start_receivers()?;
@@ -253,6 +254,11 @@ impl Driver {
         };
         lock(&self.catalog).append(&run)?;
         Ok(())
+    }
+
+    /// Removes the epochs of starts that came to nothing: this one stands in for them.
+    fn forget_idle_epochs(&self, found: &Found) -> Result<()> {
+        found.idle.iter().try_for_each(|epoch| lock(&self.catalog).remove_epoch(*epoch))
     }
 
     /// Received blocks that no plan has wait for the next batch.

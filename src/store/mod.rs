@@ -68,7 +68,7 @@ pub(crate) struct Store {
     pub(crate) paths: StorePaths,
     pub(crate) disk: Disk,
     pub(crate) identity: Identity,
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Store {
@@ -94,7 +94,18 @@ impl Store {
     }
 }
 
-fn take_lock(path: &Path) -> Result<File> {
+/// The lock file, locked.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing is not enough: a process that is just being started elsewhere in ours still has the file open.
+        let _ = self.0.unlock();
+    }
+}
+
+fn take_lock(path: &Path) -> Result<Lock> {
     let file = disk::open_options()
         .create(true)
         .truncate(false)
@@ -102,7 +113,7 @@ fn take_lock(path: &Path) -> Result<File> {
         .open(path)
         .map_err(|cause| Error::io(format!("open {}", path.display()), cause))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock(file)),
         Err(std::fs::TryLockError::WouldBlock) => {
             let message =
                 format!("another process holds {}: a store belongs to one running job", path.display());
