@@ -85,7 +85,7 @@ pub(crate) fn fold(epochs: &[EpochContents]) -> History {
 /// Finds the newest batch and how much is missing after it. A checkpoint speaks for what is missing before it
 /// only when its batch is newer than every plan: a slow one is committed after the plans of later batches.
 fn count_unreadable(history: &mut History, records: &BTreeMap<u64, (EpochId, CatalogRecord)>) {
-    let mut settled = records.first_key_value().map_or(0, |(first, _)| first - 1);
+    let mut settled = records.first_key_value().map_or(0, |(first, _)| first.saturating_sub(1));
     let mut readable = 0;
     for (seq, (_, record)) in records {
         let known = match record {

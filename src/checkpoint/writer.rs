@@ -9,7 +9,7 @@ use crate::checkpoint::protocol::{Retained, needed, retain};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::records::{CheckpointRecord, SegmentHeader, SegmentRef};
 use crate::id::{EpochId, SegmentId};
-use crate::store::catalog::{Catalog, list_epochs};
+use crate::store::catalog::{Catalog, list_epochs, remove_epoch};
 use crate::store::extents::ExtentIndex;
 use crate::store::retry::FullDisk;
 use crate::store::segments::{EncodedState, list_segments, remove_segment, write_segment};
@@ -187,7 +187,7 @@ impl Work {
 
     /// Removes what no retained checkpoint needs. Files that are not ours to know stay.
     fn prune(&self) -> Result<()> {
-        let WriterSetup { disk, paths, catalog, extents, retained, .. } = &self.setup;
+        let WriterSetup { disk, paths, extents, retained, .. } = &self.setup;
         let Some(needed) = needed(retained) else { return Ok(()) };
         for segment in list_segments(paths)? {
             if !needed.segments.contains(&segment.0) {
@@ -198,7 +198,7 @@ impl Work {
         // Oldest first, so that an interrupted clean-up never leaves a gap in the history.
         for epoch in list_epochs(paths)? {
             if epoch < needed.epoch {
-                lock(catalog).remove_epoch(epoch)?;
+                remove_epoch(disk, paths, epoch)?;
             }
         }
         Ok(())

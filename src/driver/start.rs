@@ -16,7 +16,7 @@ use crate::format::records::{PlanRecord, RunRecord};
 use crate::id::{BatchId, BatchTime, BlockId, CheckpointId, EpochId};
 use crate::receive_log::{self, ReceiveLog, ReceivedBlock};
 use crate::source::{Inlet, run_receiver};
-use crate::store::catalog::{Catalog, sync_epoch};
+use crate::store::catalog::{Catalog, remove_epoch, sync_epoch};
 use crate::store::extents::{ExtentIndex, ExtentWriter, remove_extent, sync_extent};
 use crate::store::log_scan::LogContents;
 use crate::store::retry::FullDisk;
@@ -61,7 +61,6 @@ pub(crate) fn start(components: Components, mut job: Job) -> Result<Started> {
     let lineage = std::mem::take(&mut job.lineage);
     let mut driver = Driver::assemble(settings, clock, store, executor, job, &found)?;
     driver.commit_run(lineage)?;
-    driver.forget_idle_epochs(&found)?;
     driver.adopt_pending(&found.log)?;
     driver.replay(&found, &mut report)?;
     driver.start_receivers()?;
@@ -82,6 +81,8 @@ impl Driver {
         found: &Found,
     ) -> Result<Self> {
         make_durable(&store, found)?;
+        // Starts that came to nothing: the epoch of this one stands in for theirs.
+        found.idle.iter().try_for_each(|epoch| remove_epoch(&store.disk, &store.paths, *epoch))?;
         let catalog = begin_epoch(&store, found)?;
         let full_disk = FullDisk::default();
         let wake = WakeUp::new();
@@ -254,11 +255,6 @@ impl Driver {
         };
         lock(&self.catalog).append(&run)?;
         Ok(())
-    }
-
-    /// Removes the epochs of starts that came to nothing: this one stands in for them.
-    fn forget_idle_epochs(&self, found: &Found) -> Result<()> {
-        found.idle.iter().try_for_each(|epoch| lock(&self.catalog).remove_epoch(*epoch))
     }
 
     /// Received blocks that no plan has wait for the next batch.

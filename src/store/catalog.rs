@@ -119,11 +119,6 @@ impl Catalog {
         self.epoch.id
     }
 
-    /// Removes a whole epoch that no retained checkpoint needs.
-    pub(crate) fn remove_epoch(&self, epoch: EpochId) -> Result<()> {
-        self.disk.remove_dir_all(&epoch_dir(&self.paths, epoch))
-    }
-
     fn commit_epoch_record(&mut self, continues_after: u64) -> Result<()> {
         let record = EpochRecord { store: self.store, continues_after };
         self.commit(&record.to_frame(self.next_seq)?)?;
@@ -264,6 +259,11 @@ impl EpochContents {
 /// The epochs of a store, oldest first.
 pub(crate) fn list_epochs(paths: &StorePaths) -> Result<Vec<EpochId>> {
     Ok(numbered_entries(&paths.epochs(), "")?.into_iter().map(EpochId).collect())
+}
+
+/// Removes a whole epoch that nothing needs.
+pub(crate) fn remove_epoch(disk: &Disk, paths: &StorePaths, epoch: EpochId) -> Result<()> {
+    disk.remove_dir_all(&epoch_dir(paths, epoch))
 }
 
 /// Makes durable what is in an epoch of an earlier run.
