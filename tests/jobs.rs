@@ -106,6 +106,38 @@ fn files_are_taken_exactly_once_across_restarts() {
     assert_eq!(totals(&job), expected);
 }
 
+/// A directory that is not mounted is empty: the files that come back with it were taken. A name that comes
+/// back with another content is new.
+#[test]
+fn an_emptied_directory_forgets_no_file_that_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (inbox, away) = (dir.path().join("inbox"), dir.path().join("away"));
+    std::fs::create_dir(&inbox).unwrap();
+    let clock = ManualClock::at(0);
+    let context = builder(dir.path(), &clock).build().unwrap();
+    let source = DirectorySource::new(&inbox).settle(Duration::ZERO);
+    let _totals = word_totals(&context.replayable_stream("files", source));
+    let job = context.start().unwrap();
+    std::fs::write(inbox.join("1"), "a").unwrap();
+    std::fs::write(inbox.join("2"), "b").unwrap();
+    tick(&job, &clock);
+    for unmounted in [false, true] {
+        std::fs::rename(&inbox, &away).unwrap();
+        if unmounted {
+            std::fs::create_dir(&inbox).unwrap();
+        }
+        tick(&job, &clock);
+        if unmounted {
+            std::fs::remove_dir(&inbox).unwrap();
+            std::fs::write(away.join("2"), "another").unwrap();
+        }
+        std::fs::rename(&away, &inbox).unwrap();
+        tick(&job, &clock);
+    }
+    tick(&job, &clock);
+    assert_eq!(totals(&job), [row("a", 1), row("another", 1), row("b", 1)]);
+}
+
 #[test]
 fn a_file_is_read_by_ranges_and_on_as_it_grows() {
     let dir = tempfile::tempdir().unwrap();

@@ -120,11 +120,10 @@ impl<T: Record> InputNode<T> {
     fn read_block(&self, task: &TaskContext, block: &ReceivedBlock, out: &mut Emitter<'_, T>) -> Result<u64> {
         task.set_origin(format!("block {} of `{}`", block.place.block, self.name));
         let reader = self.blocks.as_ref().ok_or_else(|| self.changed_kind("blocks"))?;
-        if let Some(frame) = &block.frame {
-            return reader.read(frame, block.encoding, out);
-        }
-        let frame = Arc::new(read_block(&self.paths, &block.place)?);
-        // The log is the truth about a block that comes from it; a plan does not repeat the encoding.
+        let frame = match &block.frame {
+            Some(frame) => frame.clone(),
+            None => Arc::new(read_block(&self.paths, &block.place)?),
+        };
         let (header, _) = BlockHeader::parse(&frame[HEADER_BYTES..])?;
         reader.read(&frame, header.encoding, out)
     }

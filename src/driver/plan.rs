@@ -194,6 +194,5 @@ fn source_range(range: &RangeRef) -> SourceRange {
 }
 
 fn logged_block(stream: StreamId, place: BlockRef) -> ReceivedBlock {
-    // The encoding is read from the block itself when it is read from the log.
-    ReceivedBlock { place, stream, encoding: crate::format::block::BlockEncoding::Lines, frame: None }
+    ReceivedBlock { place, stream, frame: None }
 }

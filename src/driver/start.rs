@@ -265,12 +265,7 @@ impl Driver {
                 self.refuse_lost_input(block.stream, &BlockId(block.block.block).to_string())?;
                 continue;
             }
-            pending.push(ReceivedBlock {
-                place: block.block,
-                stream: block.stream,
-                encoding: block.encoding,
-                frame: None,
-            });
+            pending.push(ReceivedBlock { place: block.block, stream: block.stream, frame: None });
         }
         self.log.restore_pending(pending);
         Ok(())

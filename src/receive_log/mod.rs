@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 pub(crate) use writer::start;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::block::{BlockEncoding, BlockHeader};
+use crate::format::block::BlockHeader;
 use crate::format::records::BlockRef;
 use crate::id::StreamId;
 use crate::time::Stopwatch;
@@ -25,7 +25,6 @@ use crate::time::Stopwatch;
 pub(crate) struct ReceivedBlock {
     pub(crate) place: BlockRef,
     pub(crate) stream: StreamId,
-    pub(crate) encoding: BlockEncoding,
     /// The whole frame; `None` when it rests in the log only, as after a restart.
     pub(crate) frame: Option<Arc<Vec<u8>>>,
 }

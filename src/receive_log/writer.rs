@@ -75,7 +75,6 @@ impl Writer {
         let blocks = group.iter_mut().zip(places).map(|(request, place)| ReceivedBlock {
             place,
             stream: request.header.stream,
-            encoding: request.header.encoding,
             frame: Some(Arc::new(std::mem::take(&mut request.frame))),
         });
         Ok(blocks.collect())

@@ -18,7 +18,8 @@ const RANGES_MAX: usize = 400;
 ///
 /// * A file is known by its name. It is taken once, also across restarts and when it appeared while the job
 ///   was down. What is appended to it later, or put in its place, is not taken, and a warning says so; once
-///   the job has seen that a name is gone, a file that comes back under it is new.
+///   the job has seen that a name is gone, a file that comes back under it is new. When all names are gone at once, as when a file system is not
+///   mounted, a file that comes back unchanged is still the one that was taken.
 /// * A file is **complete**, and taken, once its size and modification time have not changed for the settle
 ///   time (default 1 s). With a settle time of zero it is taken at first sight, which is right when files are
 ///   only ever moved in by rename.
@@ -40,6 +41,8 @@ pub struct DirectorySource {
     /// Files seen and not yet complete: size, stamp, and since when they have not changed.
     settling: HashMap<String, (u64, u64, u64)>,
     missing: bool,
+    /// The last listing was empty: the directory was emptied, or is not mounted.
+    emptied: bool,
     /// Files that were changed after they were taken, and were warned of.
     changed: HashSet<String>,
 }
@@ -58,6 +61,7 @@ impl DirectorySource {
             settle_ms: 1_000,
             settling: HashMap::new(),
             missing: false,
+            emptied: false,
             changed: HashSet::new(),
         }
     }
@@ -163,10 +167,21 @@ impl ReplayableSource for DirectorySource {
             return Ok(offer);
         };
         self.settling.retain(|name, _| listed.iter().any(|file| file.name == *name));
+        if listed.is_empty() {
+            // Nothing is forgotten yet: a file system that is not mounted looks like this, and the files that
+            // come back with it were taken.
+            self.emptied = true;
+            return Ok(offer);
+        }
+        let emptied = std::mem::take(&mut self.emptied);
         offer.retired = self.retired(positions, &listed)?;
         let mut left = limit.max(1);
         for file in &listed {
-            let position = positions.get(&file.name)?;
+            let mut position = positions.get(&file.name)?;
+            if emptied && position.is_some_and(|taken| (taken.size, taken.stamp) != (file.size, file.stamp)) {
+                offer.retired.push(file.name.clone());
+                position = None;
+            }
             let from = match position {
                 // What was planned of it fixed its size: the rest of that, and no more.
                 Some(position) if position.offset >= position.size => {

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::PathBuf;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::block::{BlockEncoding, BlockHeader};
+use crate::format::block::BlockHeader;
 use crate::format::frame::{FrameHeader, FrameKind, HEADER_BYTES, decode_frame};
 use crate::format::records::{BlockRef, ExtentHeader, Record};
 use crate::id::{ExtentId, StreamId};
@@ -21,7 +21,6 @@ const EXTENT_HEADER_BYTES_MAX: usize = 4096;
 pub(crate) struct LoggedBlock {
     pub(crate) block: BlockRef,
     pub(crate) stream: StreamId,
-    pub(crate) encoding: BlockEncoding,
 }
 
 /// What the log was found to hold from some block on.
@@ -261,11 +260,7 @@ fn check_block(extent: &FoundExtent, at: u64, header: &FrameHeader) -> Result<Op
         length: header.length,
         crc: header.crc,
     };
-    Ok(checked.ok().map(|(block, _)| LoggedBlock {
-        block: place,
-        stream: block.stream,
-        encoding: block.encoding,
-    }))
+    Ok(checked.ok().map(|(block, _)| LoggedBlock { block: place, stream: block.stream }))
 }
 
 /// The extents on disk, ascending.
