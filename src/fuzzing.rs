@@ -17,7 +17,7 @@ use crate::format::records::{
 use crate::format::segment::{self, entries, entry_bytes};
 use crate::record::{Data, DataBuffer};
 use crate::state::{OperatorState, StateType};
-use crate::store::extents::{BLOCK_DATA_AT, read_block};
+use crate::store::extents::read_block;
 use crate::store::{Identity, StorePaths};
 
 /// Bytes as a frame, and as the archive of every record in a frame whose checksum is right.
@@ -100,8 +100,9 @@ pub fn read_store(root: &Path) -> Result<()> {
     state.for_each(|_, _| Ok(()))?;
     for logged in &found.log.blocks {
         let frame = read_block(&paths, &logged.block)?;
-        if logged.encoding == BlockEncoding::Records {
-            for_each_record(frame.get(BLOCK_DATA_AT..).unwrap_or_default(), |_| Ok(()))?;
+        let (header, records) = BlockHeader::parse(frame.get(HEADER_BYTES..).unwrap_or_default())?;
+        if header.encoding == BlockEncoding::Records {
+            for_each_record(records, |_| Ok(()))?;
         }
     }
     Ok(())
