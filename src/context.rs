@@ -102,7 +102,7 @@ impl ContextBuilder {
     /// [`ErrorKind::InvalidConfig`] naming the setting, its value and its limit.
     pub fn build(self) -> Result<StreamingContext> {
         self.settings.validate()?;
-        let graph = Graph::new(self.settings.partitions);
+        let graph = Graph::new(self.settings.partitions, self.settings.batch_interval_ms());
         let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock::new()));
         let disk = Disk::with_faults(self.faults);
         Ok(StreamingContext { components: Components { settings: self.settings, clock, disk }, graph })

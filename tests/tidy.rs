@@ -351,7 +351,7 @@ fn one_module_names_sled() {
 
 #[test]
 fn stored_records_alone_name_rkyv() {
-    let allowed = ["src/record/data.rs", "src/format/records.rs"];
+    let allowed = ["src/record/data.rs", "src/record/nested.rs", "src/format/records.rs"];
     let mut problems = Vec::new();
     for source in sources("src").iter().filter(|source| !allowed.contains(&&*source.path)) {
         for (number, line) in source.shipped.lines().enumerate() {

@@ -29,6 +29,7 @@ use crate::store::Store;
 use crate::store::catalog::Catalog;
 use crate::store::retry::FullDisk;
 use crate::time::{Clock, WakeUp};
+use plan::Take;
 
 /// How long receivers may take to hand over what they hold when the job stops.
 const RECEIVERS_STOP: Duration = Duration::from_secs(10);
@@ -201,13 +202,21 @@ impl Driver {
                 None => {}
             }
             match next(self.last_time, self.settings.batch_interval_ms(), self.now_ms()) {
-                Tick::Due(time) => self.run_next(time, true)?,
+                Tick::Due(time) => match self.missed_boundary(time) {
+                    Some(boundary) => self.run_next(boundary, Take::Nothing)?,
+                    None => self.run_next(time, Take::All)?,
+                },
                 Tick::Wait(until) => {
                     let until = until.saturating_sub(self.clock_ahead_ms);
                     self.clock.wait_until(until, &self.shared.wake, seen);
                 }
             }
         }
+    }
+
+    /// The first time that passed before `time` and that an operator must not miss.
+    fn missed_boundary(&self, time: BatchTime) -> Option<BatchTime> {
+        self.stateful.iter().filter_map(|node| node.due_between(self.last_time, time)).min()
     }
 
     fn now_ms(&self) -> u64 {
@@ -234,7 +243,7 @@ impl Driver {
                 return Ok(());
             }
             let time = following(self.last_time, self.settings.batch_interval_ms(), self.now_ms());
-            self.run_next(time, false)?;
+            self.run_next(time, Take::Received)?;
         }
         if self.batches_since_checkpoint > 0 {
             self.checkpoint()?;

@@ -25,6 +25,17 @@ const RANGE_BYTES: usize = 64;
 /// In the order of the streams' ids, so that a plan's bytes depend on what is planned alone.
 pub(super) type Inputs = BTreeMap<StreamId, Arc<BatchInput>>;
 
+/// What a new batch takes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Take {
+    /// Nothing: its time has passed, and what was received since belongs to a later one.
+    Nothing,
+    /// What was received.
+    Received,
+    /// That, and what replayable sources have.
+    All,
+}
+
 /// A batch that is ready to run.
 pub(super) struct PlannedBatch {
     pub(super) batch: BatchId,
@@ -37,10 +48,10 @@ pub(super) struct PlannedBatch {
 }
 
 impl Driver {
-    /// Plans the next batch and commits the plan. With `poll`, replayable sources are asked for more.
-    pub(super) fn plan_next(&mut self, time: BatchTime, poll: bool) -> Result<PlannedBatch> {
-        let ranges = if poll { self.poll_sources()? } else { HashMap::new() };
-        let blocks = self.log.take_pending(BLOCKS_MAX);
+    /// Plans the next batch and commits the plan.
+    pub(super) fn plan_next(&mut self, time: BatchTime, take: Take) -> Result<PlannedBatch> {
+        let ranges = if take == Take::All { self.poll_sources()? } else { HashMap::new() };
+        let blocks = if take == Take::Nothing { Vec::new() } else { self.log.take_pending(BLOCKS_MAX) };
         if let Some(last) = blocks.last() {
             self.next_block = last.place.block + 1;
         }

@@ -13,7 +13,7 @@ use crate::id::BatchTime;
 use crate::store::segments::EncodedState;
 use crate::time::Stopwatch;
 
-use super::plan::PlannedBatch;
+use super::plan::{PlannedBatch, Take};
 use super::{Driver, lock};
 
 /// Whether the outputs of a batch are emitted.
@@ -26,8 +26,8 @@ pub(super) enum Emit {
 
 impl Driver {
     /// Plans and runs the batch of `time`, then takes a checkpoint if one is due.
-    pub(super) fn run_next(&mut self, time: BatchTime, poll: bool) -> Result<()> {
-        let planned = self.plan_next(time, poll)?;
+    pub(super) fn run_next(&mut self, time: BatchTime, take: Take) -> Result<()> {
+        let planned = self.plan_next(time, take)?;
         let (bytes, buffered) = (planned.bytes, planned.buffered);
         let watch = Stopwatch::start();
         let records = self.run_batch(planned, Emit::Yes)?;

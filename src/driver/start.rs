@@ -58,6 +58,11 @@ pub(crate) fn start(components: Components, mut job: Job) -> Result<Started> {
             state.restore(&found.segments);
         }
     }
+    for node in &job.stateful {
+        if report.operators.get(node.state().name()) != Some(&StateMatch::Matched) {
+            node.initialize()?;
+        }
+    }
     let lineage = std::mem::take(&mut job.lineage);
     let mut driver = Driver::assemble(settings, clock, store, executor, job, &found)?;
     driver.commit_run(lineage)?;

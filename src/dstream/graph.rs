@@ -9,7 +9,7 @@ use crate::batch::Batch;
 use crate::dstream::Output;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::records::{LineageNode, POSITIONS_PREFIX};
-use crate::id::StreamId;
+use crate::id::{BatchTime, StreamId};
 use crate::source::{Inlet, Offer, Positions, ReceiverTask};
 use crate::state::OperatorState;
 
@@ -22,6 +22,17 @@ pub(crate) trait StatefulNode: Send + Sync {
 
     /// The batch is over: nothing may refer to the numbers of keys any more.
     fn finish_batch(&self) -> Result<()>;
+
+    /// Puts the state in place that a store without any state of this operator begins with.
+    fn initialize(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// A batch time between `last` and `latest`, both exclusive, that this operator must not miss although
+    /// nothing was received for it: the end of a window that has records.
+    fn due_between(&self, _last: BatchTime, _latest: BatchTime) -> Option<BatchTime> {
+        None
+    }
 }
 
 /// A replayable source whose record type no longer matters.
@@ -59,6 +70,7 @@ struct Parts {
 /// The description of a job while it is being written.
 pub(crate) struct Graph {
     partitions: usize,
+    interval_ms: u64,
     parts: Mutex<Parts>,
 }
 
@@ -72,8 +84,17 @@ pub(crate) struct Job {
 }
 
 impl Graph {
-    pub(crate) fn new(partitions: usize) -> Arc<Self> {
-        Arc::new(Graph { partitions, parts: Mutex::default() })
+    pub(crate) fn new(partitions: usize, interval_ms: u64) -> Arc<Self> {
+        Arc::new(Graph { partitions, interval_ms, parts: Mutex::default() })
+    }
+
+    pub(crate) fn interval_ms(&self) -> u64 {
+        self.interval_ms
+    }
+
+    /// Notes something that is wrong with the job: the start refuses it.
+    pub(crate) fn add_problem(&self, problem: String) {
+        self.lock().problems.push(problem);
     }
 
     pub(crate) fn partitions(&self) -> usize {

@@ -38,6 +38,8 @@ use crate::rdd::{Rdd, Record};
 pub struct DStream<T> {
     graph: Arc<Graph>,
     id: u32,
+    /// Its batches have times that are multiples of this; 0 for every batch.
+    slide_ms: u64,
     make: Arc<MakeRdd<T>>,
 }
 
@@ -45,7 +47,7 @@ type MakeRdd<T> = dyn Fn(&Batch) -> Result<Rdd<T>> + Send + Sync;
 
 impl<T> Clone for DStream<T> {
     fn clone(&self) -> Self {
-        DStream { graph: self.graph.clone(), id: self.id, make: self.make.clone() }
+        DStream { graph: self.graph.clone(), id: self.id, slide_ms: self.slide_ms, make: self.make.clone() }
     }
 }
 
@@ -61,11 +63,25 @@ impl<T: Record> DStream<T> {
         id: u32,
         make: impl Fn(&Batch) -> Result<Rdd<T>> + Send + Sync + 'static,
     ) -> Self {
-        DStream { graph: graph.clone(), id, make: Arc::new(make) }
+        DStream { graph: graph.clone(), id, slide_ms: 0, make: Arc::new(make) }
     }
 
-    /// The RDD of this stream in a batch.
+    /// The same stream, with records only in batches whose times are multiples of `slide_ms`.
+    fn sliding(mut self, slide_ms: u64) -> Self {
+        self.slide_ms = slide_ms;
+        self
+    }
+
+    /// Whether it takes part in a batch: a window of several batches only does at the end of each slide.
+    pub(crate) fn is_due(&self, batch: &Batch) -> bool {
+        self.slide_ms == 0 || batch.time.0.is_multiple_of(self.slide_ms)
+    }
+
+    /// The RDD of this stream in a batch; empty in one in which it takes no part.
     pub(crate) fn rdd(&self, batch: &Batch) -> Result<Rdd<T>> {
+        if !self.is_due(batch) {
+            return Ok(Rdd::of_collection(&batch.executor, Vec::new()));
+        }
         batch.rdd_of(self.id, || (self.make)(batch))
     }
 
@@ -77,7 +93,7 @@ impl<T: Record> DStream<T> {
     ) -> DStream<U> {
         let parent = self.clone();
         let id = self.graph.add_node::<U>(operation, "", &[self.id], false);
-        DStream::new(&self.graph, id, move |batch| make(parent.rdd(batch)?, batch))
+        DStream::new(&self.graph, id, move |batch| make(parent.rdd(batch)?, batch)).sliding(self.slide_ms)
     }
 
     /// The same for an operation that shuffles, from this and perhaps another stream.
@@ -90,6 +106,7 @@ impl<T: Record> DStream<T> {
         let parent = self.clone();
         let partitions = self.graph.partitions();
         let id = self.graph.add_node::<U>(operation, "", &[&[self.id], others].concat(), true);
-        DStream::new(&self.graph, id, move |batch| make(parent.rdd(batch)?, batch, partitions))
+        let make = move |batch: &Batch| make(parent.rdd(batch)?, batch, partitions);
+        DStream::new(&self.graph, id, make).sliding(self.slide_ms)
     }
 }

@@ -3,10 +3,12 @@
 mod data;
 mod key;
 mod key_table;
+mod nested;
 mod text;
 
 pub use data::{Data, DataBuffer};
 pub use key::Key;
 pub(crate) use key::{KeyHash, group_of, hash_of};
 pub(crate) use key_table::KeyTable;
+pub(crate) use nested::Nested;
 pub use text::{Text, Words};

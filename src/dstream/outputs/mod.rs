@@ -64,6 +64,9 @@ impl<T: Record> DStream<T> {
         let id = self.graph.add_node::<T>(operation, "", &[self.id], false);
         let name = format!("{id}-{operation}");
         let emit = move |batch: &Batch, info: &BatchInfo| {
+            if !parent.is_due(batch) {
+                return Ok(());
+            }
             let emitted = emit(parent.rdd(batch)?, info);
             emitted.map_err(|cause| match cause.downcast::<Error>() {
                 Ok(ours) => *ours,
