@@ -89,7 +89,9 @@ pub use checkpoint::protocol::StateMatch;
 pub use config::{KEY_GROUPS, Settings};
 pub use context::{ContextBuilder, RunningContext, StreamingContext};
 pub use driver::{Progress, RecoveryReport, StopMode};
-pub use dstream::{BatchInfo, DStream, OutputError, StateSpec, StateView, Visit};
+pub use dstream::{
+    BatchInfo, DStream, KeyContext, MapWithState, OutputError, State, StateSpec, StateView, Timer, Visit,
+};
 pub use error::{Error, ErrorKind, Result};
 pub use format::{FORMAT_VERSION, FORMAT_VERSION_OLDEST};
 pub use id::{BatchId, BatchTime, BlockId, CheckpointId, EpochId, ExtentId, SegmentId, StreamId};

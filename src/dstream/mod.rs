@@ -1,16 +1,20 @@
 //! DStreams: a job's description, from which every batch makes its RDDs.
 
 mod graph;
+mod keyed;
 mod ops;
 mod outputs;
+mod state_spec;
 mod state_view;
 
 use std::sync::Arc;
 
 pub(crate) use graph::{Graph, Input, InputKind, Job, PollSource, StatefulNode};
-pub use ops::{StateSpec, Visit};
+pub use ops::{KeyContext, MapWithState, State, Timer};
 pub(crate) use outputs::Output;
 pub use outputs::{BatchInfo, OutputError};
+pub(crate) use state_spec::InitialState;
+pub use state_spec::{StateSpec, Visit};
 pub use state_view::StateView;
 
 use crate::batch::Batch;

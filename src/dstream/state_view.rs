@@ -3,6 +3,7 @@
 use std::marker::PhantomData;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use crate::dstream::keyed::RowParts;
 use crate::error::{Error, ErrorKind, Result};
 use crate::rdd::shuffle::decode_key;
 use crate::record::{Data, DataBuffer, Key};
@@ -15,6 +16,8 @@ use crate::state::{OperatorState, StateType};
 #[derive(Debug)]
 pub struct StateView<K, S> {
     state: Arc<OperatorState>,
+    /// Whether the states are kept with timers.
+    has_timers: bool,
     gate: Arc<RwLock<()>>,
     types: PhantomData<fn() -> (K, S)>,
 }
@@ -22,7 +25,8 @@ pub struct StateView<K, S> {
 impl<K: Key, S: Data> StateView<K, S> {
     pub(crate) fn new(state: Arc<OperatorState>, gate: Arc<RwLock<()>>) -> Result<Self> {
         let (kept, asked) = (state.state_type(), StateType::of::<K, S>());
-        if *kept != asked {
+        let has_timers = *kept == StateType::with_timers::<K, S>();
+        if *kept != asked && !has_timers {
             let message = format!(
                 "the state of `{}` is {} -> {}, not {} -> {}",
                 state.name(),
@@ -33,10 +37,14 @@ impl<K: Key, S: Data> StateView<K, S> {
             );
             return Err(Error::new(ErrorKind::Incompatible, message));
         }
-        Ok(StateView { state, gate, types: PhantomData })
+        Ok(StateView { state, has_timers, gate, types: PhantomData })
     }
 
-    /// How many keys there are.
+    fn decode(&self, bytes: &[u8], buffer: &mut DataBuffer) -> Result<Option<S>> {
+        if self.has_timers { RowParts::of(bytes)?.state(buffer) } else { S::decode(bytes, buffer).map(Some) }
+    }
+
+    /// How many keys there are, those that have timers only included.
     pub fn len(&self) -> u64 {
         let _boundary = self.gate.read().unwrap_or_else(PoisonError::into_inner);
         self.state.live_keys()
@@ -55,8 +63,8 @@ impl<K: Key, S: Data> StateView<K, S> {
         let _boundary = self.gate.read().unwrap_or_else(PoisonError::into_inner);
         let mut bytes = Vec::new();
         key.encode_key(&mut bytes);
-        let value = self.state.get(&bytes)?;
-        value.map(|value| S::decode(&value, &mut DataBuffer::default())).transpose()
+        let Some(value) = self.state.get(&bytes)? else { return Ok(None) };
+        self.decode(&value, &mut DataBuffer::default())
     }
 
     /// Calls `each` with every key and its state, in an order that depends on the keys alone. Brings all
@@ -68,7 +76,9 @@ impl<K: Key, S: Data> StateView<K, S> {
         let _boundary = self.gate.read().unwrap_or_else(PoisonError::into_inner);
         let mut buffer = DataBuffer::default();
         self.state.for_each(|key, value| {
-            each(decode_key(key)?, S::decode(value, &mut buffer)?);
+            if let Some(state) = self.decode(value, &mut buffer)? {
+                each(decode_key(key)?, state);
+            }
             Ok(())
         })
     }

@@ -123,6 +123,11 @@ impl KeyGroup {
         Ok(())
     }
 
+    /// Whether nothing of the group is cold.
+    pub(crate) fn is_loaded(&self) -> bool {
+        self.cold.is_empty()
+    }
+
     pub(crate) fn table(&self) -> &StateTable {
         &self.table
     }

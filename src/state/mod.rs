@@ -10,5 +10,5 @@ mod operator;
 mod policy;
 mod table;
 
-pub(crate) use group::GroupChanges;
+pub(crate) use group::{GroupChanges, KeyGroup};
 pub(crate) use operator::{OperatorState, StateType};

@@ -27,6 +27,12 @@ impl StateType {
             value_width: S::archived_width() as u32,
         }
     }
+
+    /// States that are kept with timers.
+    pub(crate) fn with_timers<K: Key, S: Data>() -> Self {
+        let StateType { key, value, value_width } = Self::of::<K, S>();
+        StateType { key, value: format!("{value} with timers"), value_width }
+    }
 }
 
 /// The named, keyed state of one operator.

@@ -28,12 +28,19 @@ pub(crate) struct StateTable {
     live_bytes: u64,
     /// Bytes of `values` that no slot refers to.
     garbage: usize,
+    /// How often keys were given new numbers.
+    numbering: u64,
 }
 
 impl StateTable {
     /// Keys with or without a value.
     pub(crate) fn len(&self) -> usize {
         self.slots.len()
+    }
+
+    /// Changes whenever keys get other numbers.
+    pub(crate) fn numbering(&self) -> u64 {
+        self.numbering
     }
 
     pub(crate) fn live_keys(&self) -> usize {
@@ -169,7 +176,7 @@ impl StateTable {
     /// Rebuilds the table without keys that have no value and replaced values. Numbers change. Only for a
     /// table whose changes are in a checkpoint and that hides nothing below it.
     pub(crate) fn compact(&mut self) {
-        let mut compacted = StateTable::default();
+        let mut compacted = StateTable { numbering: self.numbering + 1, ..StateTable::default() };
         for at in 0..self.len() {
             if let Some(value) = self.value(at) {
                 let (new, _) = compacted.find_or_insert(self.hash(at), self.key(at));

@@ -3,52 +3,14 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::batch::Batch;
-use crate::dstream::{DStream, StatefulNode};
+use crate::dstream::keyed::{KeyVisit, KeyedOperator, KeyedSetup};
+use crate::dstream::{DStream, InitialState, StateSpec, StatefulNode, Visit};
 use crate::error::{Error, ErrorKind, Result};
 use crate::exec::TaskContext;
 use crate::rdd::shuffle::{Grouped, KeyedNode, decode_key, groups_of_partition};
 use crate::rdd::{Chunks, Lineage, NodeInfo, Parent, Rdd, RddNode, prepare_all};
 use crate::record::{Data, DataBuffer, Key};
 use crate::state::{GroupChanges, OperatorState, StateType};
-
-/// Which keys a stateful operator visits in a batch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Visit {
-    /// Only keys with new values: a batch costs what it touches.
-    #[default]
-    Touched,
-    /// Every key there is, as Spark does: a batch costs as much as the state is large.
-    All,
-}
-
-/// The name of a stateful operator, and how it works.
-///
-/// The name is what its state is found by after a restart, whatever else in the job has changed.
-#[derive(Clone, Debug)]
-pub struct StateSpec {
-    name: String,
-    visit: Visit,
-}
-
-impl StateSpec {
-    /// State under this name.
-    pub fn named(name: impl Into<String>) -> Self {
-        StateSpec { name: name.into(), visit: Visit::default() }
-    }
-
-    /// Which keys are visited in a batch. Default [`Visit::Touched`].
-    #[must_use]
-    pub fn visit(mut self, visit: Visit) -> Self {
-        self.visit = visit;
-        self
-    }
-}
-
-impl From<&str> for StateSpec {
-    fn from(name: &str) -> Self {
-        StateSpec::named(name)
-    }
-}
 
 impl<K: Key, V: Data> DStream<(K, V)> {
     /// State per key, kept over the whole life of the store: `update` gets the key's new values, in the
@@ -61,6 +23,7 @@ impl<K: Key, V: Data> DStream<(K, V)> {
     /// Lazy; one shuffle, none after [`reduce_by_key`](DStream::reduce_by_key), which also moves less. The
     /// state is checkpointed under the given name; a replay calls `update` again and gives the same
     /// states. When `update` panics on every attempt, nothing of the batch is applied and the job stops.
+    /// With [`StateSpec::time_to_live`], keys that got no values for that long are forgotten.
     ///
     /// ```
     /// # fn main() -> millpond::Result<()> {
@@ -81,17 +44,55 @@ impl<K: Key, V: Data> DStream<(K, V)> {
         update: impl Fn(&[V], Option<S>) -> Option<S> + Send + Sync + 'static,
     ) -> DStream<(K, S)> {
         let spec = spec.into();
-        let id = self.graph.add_node::<(K, S)>("update_state_by_key", &spec.name, &[self.id], true);
+        spec.allow_only(&self.graph, OPERATION, true, false);
+        if let Some(time_to_live) = spec.time_to_live {
+            let setup =
+                KeyedSetup { operation: OPERATION, name: spec.name, initial: spec.initial, watermark: None };
+            let operator = ExpiringUpdate { update, time_to_live_ms: time_to_live.as_millis() as u64 };
+            return self.keyed_operator(setup, operator).output;
+        }
+        let state_type = StateType::of::<K, S>();
+        if let Some(initial) = &spec.initial {
+            initial.check(&self.graph, &spec.name, &state_type);
+        }
+        let id = self.graph.add_node::<(K, S)>(OPERATION, &spec.name, &[self.id], true);
         let node = Arc::new(UpdateNode {
             parent: self.clone(),
             partitions: self.graph.partitions(),
-            state: OperatorState::new(&spec.name, StateType::of::<K, S>()),
+            state: OperatorState::new(&spec.name, state_type),
             visit: spec.visit,
+            initial: spec.initial,
             update,
             rows: Mutex::new(None),
         });
         self.graph.add_stateful(&spec.name, node.clone());
-        DStream::new(&self.graph, id, move |batch| node.rdd(batch))
+        DStream::new(&self.graph, id, move |batch| node.rdd(batch)).sliding(self.slide_ms)
+    }
+}
+
+const OPERATION: &str = "update_state_by_key";
+
+/// The same where keys are forgotten after a while.
+struct ExpiringUpdate<F> {
+    update: F,
+    time_to_live_ms: u64,
+}
+
+impl<K: Key, V: Data, S: Data, F> KeyedOperator<K, V, S, (K, S)> for ExpiringUpdate<F>
+where
+    F: Fn(&[V], Option<S>) -> Option<S> + Send + Sync + 'static,
+{
+    fn visit(&self, visit: &mut KeyVisit<'_, K, S>, values: &[V], out: &mut Vec<(K, S)>) {
+        visit.state = (self.update)(values, visit.state.take());
+        out.extend(visit.state.clone().map(|state| (visit.key.clone(), state)));
+    }
+
+    fn has_timers(&self) -> bool {
+        true
+    }
+
+    fn time_to_live_ms(&self) -> Option<u64> {
+        Some(self.time_to_live_ms)
     }
 }
 
@@ -100,6 +101,7 @@ struct UpdateNode<K, V, S, F> {
     partitions: usize,
     state: Arc<OperatorState>,
     visit: Visit,
+    initial: Option<InitialState>,
     update: F,
     /// The visited keys of the batch in progress.
     rows: Mutex<Option<Arc<StateRows<K, S>>>>,
@@ -188,7 +190,15 @@ where
         &self.state
     }
 
+    fn initialize(&self) -> Result<()> {
+        let rows = self.initial.iter().flat_map(InitialState::rows);
+        rows.into_iter().try_for_each(|(key, state)| self.state.put(key, Some(state)))
+    }
+
     fn advance(&self, batch: &Batch) -> Result<()> {
+        if !self.parent.is_due(batch) {
+            return Ok(());
+        }
         let input = self.parent.rdd(batch)?.keyed("update_state_by_key");
         let dependencies = input.dependencies().into_iter().map(Parent::Wide).collect();
         prepare_all(&batch.executor, dependencies)?;

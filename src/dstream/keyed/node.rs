@@ -1,0 +1,278 @@
+//! A keyed operator as a node of the job.
+
+use std::marker::PhantomData;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::batch::Batch;
+use crate::config::KEY_GROUPS;
+use crate::dstream::keyed::snapshots::Snapshots;
+use crate::dstream::keyed::timers::GroupTimers;
+use crate::dstream::keyed::{BatchClock, KeyVisit, KeyedOperator, Timer, TimerDomain, WatermarkCell, row};
+use crate::dstream::{DStream, InitialState, StatefulNode};
+use crate::error::{Error, ErrorKind, Result};
+use crate::rdd::shuffle::{Grouped, KeyedNode as KeyedInput, decode_key, groups_of_partition};
+use crate::rdd::{Parent, Rdd, Record, prepare_all};
+use crate::record::{Data, DataBuffer, Key};
+use crate::state::{GroupChanges, KeyGroup, OperatorState, StateType};
+
+/// What a keyed operator makes, and what it keeps.
+pub(crate) struct KeyedStream<K, S, O> {
+    pub(crate) output: DStream<O>,
+    pub(crate) snapshots: Arc<Snapshots<K, S>>,
+}
+
+/// What a keyed operator is called, and how it begins.
+pub(crate) struct KeyedSetup {
+    pub(crate) operation: &'static str,
+    pub(crate) name: String,
+    pub(crate) initial: Option<InitialState>,
+    pub(crate) watermark: Option<Arc<WatermarkCell>>,
+}
+
+/// The outcome of one partition: its groups' changes, and what goes out.
+type Visited<O> = (Vec<GroupChanges>, Vec<O>);
+
+struct KeyedNode<K, V, S, O, L> {
+    operation: &'static str,
+    parent: DStream<(K, V)>,
+    partitions: usize,
+    state: Arc<OperatorState>,
+    operator: L,
+    initial: Mutex<Option<InitialState>>,
+    /// Whether the store had nothing of this operator.
+    begins: Mutex<bool>,
+    watermark: Option<Arc<WatermarkCell>>,
+    timers: Vec<Mutex<GroupTimers>>,
+    /// What the batch in progress put out, by partition.
+    output: Mutex<Option<Vec<Arc<Vec<O>>>>>,
+    snapshots: Arc<Snapshots<K, S>>,
+    types: PhantomData<fn() -> S>,
+}
+
+impl<K: Key, V: Data> DStream<(K, V)> {
+    /// Adds an operator that keeps state with timers.
+    pub(crate) fn keyed_operator<S: Data, O: Record>(
+        &self,
+        setup: KeyedSetup,
+        operator: impl KeyedOperator<K, V, S, O>,
+    ) -> KeyedStream<K, S, O> {
+        let KeyedSetup { operation, name, initial, watermark } = setup;
+        let id = self.graph.add_node::<O>(operation, &name, &[self.id], true);
+        let state_type = StateType::with_timers::<K, S>();
+        if let Some(initial) = &initial {
+            initial.check(&self.graph, &name, &StateType::of::<K, S>());
+        }
+        let state = OperatorState::new(&name, state_type);
+        let partitions = self.graph.partitions();
+        let snapshots = Arc::new(Snapshots::new(state.clone(), partitions));
+        let node = Arc::new(KeyedNode {
+            operation,
+            parent: self.clone(),
+            partitions,
+            state,
+            operator,
+            initial: Mutex::new(initial),
+            begins: Mutex::new(false),
+            watermark,
+            timers: (0..KEY_GROUPS).map(|_| Mutex::default()).collect(),
+            output: Mutex::new(None),
+            snapshots: snapshots.clone(),
+            types: PhantomData,
+        });
+        self.graph.add_stateful(&name, node.clone());
+        let output = DStream::new(&self.graph, id, move |batch| node.rdd(batch)).sliding(self.slide_ms);
+        KeyedStream { output, snapshots }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<K: Key, V: Data, S: Data, O: Record, L: KeyedOperator<K, V, S, O>> KeyedNode<K, V, S, O, L> {
+    fn rdd(&self, batch: &Batch) -> Result<Rdd<O>> {
+        let output = lock(&self.output).clone().ok_or_else(|| {
+            let message = format!("`{}` was read before its batch ran", self.state.name());
+            Error::new(ErrorKind::InvalidGraph, message)
+        })?;
+        Ok(Rdd::of_collection(&batch.executor, output))
+    }
+
+    fn clock(&self, batch: &Batch) -> BatchClock {
+        match &self.watermark {
+            Some(watermark) => watermark.clock(batch.time),
+            None => BatchClock { time_ms: batch.time.0, watermark_before: 0, watermark: 0 },
+        }
+    }
+
+    /// Decides what happens to one key group.
+    fn visit_group(
+        &self,
+        clock: &BatchClock,
+        input: &dyn KeyedInput<V>,
+        group: usize,
+        out: &mut Vec<O>,
+    ) -> Result<GroupChanges> {
+        let grouped = input.grouped(group)?;
+        let mut visitor = Visitor::new(&self.operator, clock);
+        let mut state = self.state.group(group);
+        for at in 0..grouped.keys.len() {
+            let number = state.touch(grouped.keys.hash(at), grouped.keys.key(at))?;
+            visitor.visit(&state, number, grouped.values(at), out)?;
+        }
+        if self.operator.has_timers() {
+            let mut timers = lock(&self.timers[group]);
+            timers.follow(&mut state)?;
+            for number in due_without_values(&timers, &state, clock, &grouped)? {
+                visitor.visit(&state, number, &[], out)?;
+            }
+        }
+        Ok(visitor.changes)
+    }
+
+    fn apply(&self, clock: &BatchClock, group: usize, changes: &GroupChanges) -> Result<()> {
+        let mut state = self.state.group(group);
+        state.apply(changes);
+        if !self.operator.has_timers() {
+            return Ok(());
+        }
+        lock(&self.timers[group]).advance(&state, clock, changes.touched().iter().copied())
+    }
+
+    /// Puts the rows in place that a new operator begins with.
+    fn begin(&self, clock: &BatchClock) -> Result<()> {
+        if !std::mem::take(&mut *lock(&self.begins)) {
+            return Ok(());
+        }
+        let Some(initial) = lock(&self.initial).take() else { return Ok(()) };
+        let timers = self.operator.first_timers(clock);
+        let (mut buffer, mut bytes) = (DataBuffer::default(), Vec::new());
+        for (key, value) in initial.rows() {
+            let state = S::decode(value, &mut buffer)?;
+            let row = row::encode(&timers, Some(&state), &mut buffer, &mut bytes)?;
+            self.state.put(key, row)?;
+        }
+        Ok(())
+    }
+}
+
+/// The keys that are due and have no values in this batch, by the time they are due, then by key.
+fn due_without_values<V>(
+    timers: &GroupTimers,
+    state: &KeyGroup,
+    clock: &BatchClock,
+    grouped: &Grouped<V>,
+) -> Result<Vec<usize>> {
+    let table = state.table();
+    let mut due = Vec::new();
+    for number in timers.due(clock) {
+        let (hash, key) = (table.hash(number as usize), table.key(number as usize));
+        let Some(row) = table.value(number as usize) else { continue };
+        let first =
+            row::RowParts::of(row)?.timers().filter(|timer| clock.is_due(*timer)).min_by_key(|t| t.time_ms);
+        if let Some(first) = first
+            && grouped.keys.find(hash, key).is_none()
+        {
+            due.push((first.time_ms, hash, key, number as usize));
+        }
+    }
+    due.sort_unstable();
+    due.dedup();
+    Ok(due.into_iter().map(|(.., number)| number).collect())
+}
+
+/// Visits the keys of one group.
+struct Visitor<'a, L> {
+    operator: &'a L,
+    clock: &'a BatchClock,
+    changes: GroupChanges,
+    buffer: DataBuffer,
+    row: Vec<u8>,
+}
+
+impl<'a, L> Visitor<'a, L> {
+    fn new(operator: &'a L, clock: &'a BatchClock) -> Self {
+        let (buffer, row) = (DataBuffer::default(), Vec::new());
+        Visitor { operator, clock, changes: GroupChanges::default(), buffer, row }
+    }
+
+    fn visit<K: Key, V, S: Data, O>(
+        &mut self,
+        state: &KeyGroup,
+        number: usize,
+        values: &[V],
+        out: &mut Vec<O>,
+    ) -> Result<()>
+    where
+        L: KeyedOperator<K, V, S, O>,
+    {
+        let before = state.table().value(number);
+        let key: K = decode_key(state.table().key(number))?;
+        let mut visit = KeyVisit::of(&key, *self.clock, before, &mut self.buffer)?;
+        let is_over =
+            before.is_some() && visit.state.is_none() && visit.due.is_empty() && visit.timers.is_empty();
+        if !(is_over && values.is_empty()) {
+            self.operator.visit(&mut visit, values, out);
+        }
+        if let Some(time_to_live) = self.operator.time_to_live_ms()
+            && !values.is_empty()
+        {
+            visit.clear_timers(TimerDomain::Expiry);
+            if visit.state.is_some() {
+                let time_ms = self.clock.time_ms.saturating_add(time_to_live);
+                visit.set_timer(Timer { domain: TimerDomain::Expiry, time_ms });
+            }
+        }
+        let after = row::encode(&visit.timers, visit.state.as_ref(), &mut self.buffer, &mut self.row)?;
+        if after != before {
+            self.changes.push(number, after);
+        }
+        Ok(())
+    }
+}
+
+impl<K: Key, V: Data, S: Data, O: Record, L: KeyedOperator<K, V, S, O>> StatefulNode
+    for KeyedNode<K, V, S, O, L>
+{
+    fn state(&self) -> &Arc<OperatorState> {
+        &self.state
+    }
+
+    fn advance(&self, batch: &Batch) -> Result<()> {
+        if !self.parent.is_due(batch) {
+            return Ok(());
+        }
+        let clock = self.clock(batch);
+        self.begin(&clock)?;
+        let input = self.parent.rdd(batch)?.keyed(self.operation);
+        prepare_all(&batch.executor, input.dependencies().into_iter().map(Parent::Wide).collect())?;
+        let stage = format!("{} `{}`", self.operation, self.state.name());
+        let groups_of = |partition| groups_of_partition(partition, self.partitions);
+        let visited: Vec<Visited<O>> =
+            batch.executor.run_stage(&stage, self.partitions, |_, partition| {
+                let mut out = Vec::new();
+                let changes =
+                    groups_of(partition).map(|group| self.visit_group(&clock, &*input, group, &mut out));
+                Ok((changes.collect::<Result<_>>()?, out))
+            })?;
+        batch.executor.run_stage(&stage, self.partitions, |_, partition| {
+            let (changes, _) = &visited[partition];
+            groups_of(partition)
+                .zip(changes)
+                .try_for_each(|(group, changes)| self.apply(&clock, group, changes))
+        })?;
+        *lock(&self.output) = Some(visited.into_iter().map(|(_, out)| Arc::new(out)).collect());
+        self.snapshots.renew();
+        Ok(())
+    }
+
+    fn finish_batch(&self) -> Result<()> {
+        *lock(&self.output) = None;
+        self.snapshots.finish_batch()
+    }
+
+    fn initialize(&self) -> Result<()> {
+        *lock(&self.begins) = true;
+        Ok(())
+    }
+}
