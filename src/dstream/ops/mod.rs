@@ -1,11 +1,22 @@
 //! One operation, one file. The stateless ones do to every batch what the [`Rdd`](crate::Rdd) operation of
 //! the same name does.
 
+mod cache;
+mod count;
+mod filter;
+mod flat_map;
+mod group_by_key;
+mod join;
+mod map;
+mod map_partitions;
+mod map_values;
 mod map_with_state;
-mod pairs;
-mod stateless;
+mod reduce;
+mod reduce_by_key;
+mod repartition;
 mod transform;
 mod transform_with_state;
+mod union;
 mod update_state_by_key;
 
 pub use map_with_state::{MapWithState, State};
