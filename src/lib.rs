@@ -90,13 +90,14 @@ pub use config::{KEY_GROUPS, Settings};
 pub use context::{ContextBuilder, RunningContext, StreamingContext};
 pub use driver::{Progress, RecoveryReport, StopMode};
 pub use dstream::{
-    BatchInfo, DStream, KeyContext, MapWithState, OutputError, State, StateSpec, StateView, Timer, Visit,
+    BatchInfo, DStream, Fallible, KeyContext, MapWithState, OutputError, State, StateSpec, StateView, Timer,
+    Visit,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use format::{FORMAT_VERSION, FORMAT_VERSION_OLDEST};
 pub use id::{BatchId, BatchTime, BlockId, CheckpointId, EpochId, ExtentId, SegmentId, StreamId};
-pub use rdd::{Emitter, Rdd, Record};
-pub use record::{Data, DataBuffer, Key, Text, Words};
+pub use rdd::{Emitter, FallibleRdd, Rdd, Record};
+pub use record::{Data, DataBuffer, DeadLetter, Key, Text, Words};
 pub use rkyv;
 pub use source::{
     BlockStore, DirectorySource, FileSource, Offer, Position, Positions, Queue, RangeReader, Receiver,

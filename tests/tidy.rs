@@ -294,7 +294,7 @@ fn assert_none(problems: &[String], rule: &str) {
 /// Reports every place where shipped code has one of `words`, except in `allowed` files.
 fn assert_words_only_in(banned: &[&str], allowed: &[&str], rule: &str) {
     let mut problems = Vec::new();
-    for source in sources("src").iter().filter(|source| !allowed.contains(&&*source.path)) {
+    for source in sources("src").iter().filter(|source| !is_allowed(&source.path)) {
         for word in banned {
             for at in words(&source.shipped, word) {
                 problems.push(format!("{}:{}: {word}", source.path, line_of(&source.shipped, at)));
@@ -351,9 +351,9 @@ fn one_module_names_sled() {
 
 #[test]
 fn stored_records_alone_name_rkyv() {
-    let allowed = ["src/record/data.rs", "src/record/nested.rs", "src/format/records.rs"];
+    let is_allowed = |path: &str| path.starts_with("src/record/") || path == "src/format/records.rs";
     let mut problems = Vec::new();
-    for source in sources("src").iter().filter(|source| !allowed.contains(&&*source.path)) {
+    for source in sources("src").iter().filter(|source| !is_allowed(&source.path)) {
         for (number, line) in source.shipped.lines().enumerate() {
             let passed_on = source.path == "src/lib.rs" && line == "pub use rkyv;";
             if !passed_on && !words(line, "rkyv").is_empty() {

@@ -10,7 +10,7 @@ mod state_view;
 use std::sync::Arc;
 
 pub(crate) use graph::{Graph, Input, InputKind, Job, PollSource, StatefulNode};
-pub use ops::{KeyContext, MapWithState, State, Timer};
+pub use ops::{Fallible, KeyContext, MapWithState, State, Timer};
 pub(crate) use outputs::Output;
 pub use outputs::{BatchInfo, OutputError};
 pub(crate) use state_spec::InitialState;

@@ -35,6 +35,11 @@ impl TaskContext {
     pub(crate) fn set_origin(&self, origin: String) {
         *self.origin.borrow_mut() = origin;
     }
+
+    /// What the task reads, empty when nothing has said so yet.
+    pub(crate) fn origin(&self) -> String {
+        self.origin.borrow().clone()
+    }
 }
 
 impl Executor {

@@ -2,10 +2,11 @@
 
 use std::collections::HashSet;
 use std::fmt::Write;
+use std::sync::Arc;
 
 use crate::error::Result;
 use crate::exec::Executor;
-use crate::rdd::{Lineage, Parent, Rdd, Record};
+use crate::rdd::{Lineage, Parent, Rdd, Record, WideDependency};
 
 /// Runs the shuffles that `node` reads, those furthest up first. An explicit stack: lineages may be deeper
 /// than a thread's stack allows.
@@ -15,22 +16,31 @@ pub(crate) fn prepare(executor: &Executor, node: &dyn Lineage) -> Result<()> {
 
 /// The same for what something is about to read.
 pub(crate) fn prepare_all(executor: &Executor, parents: Vec<Parent>) -> Result<()> {
+    enum Step {
+        Enter(Parent),
+        Leave(Arc<dyn WideDependency>),
+    }
     let mut seen = HashSet::new();
-    let mut pending = parents;
-    let mut shuffles = Vec::new();
-    while let Some(parent) = pending.pop() {
-        let next = match &parent {
-            Parent::Narrow(node) => node.clone(),
-            Parent::Wide(shuffle) => shuffle.parent(),
+    let mut pending: Vec<Step> = parents.into_iter().map(Step::Enter).collect();
+    while let Some(step) = pending.pop() {
+        let next = match step {
+            Step::Enter(Parent::Narrow(node)) => node,
+            Step::Enter(Parent::Wide(shuffle)) => {
+                let parent = shuffle.parent();
+                pending.push(Step::Leave(shuffle));
+                parent
+            }
+            // Everything it reads was left before it, whichever way it was first come by.
+            Step::Leave(shuffle) => {
+                shuffle.prepare(executor)?;
+                continue;
+            }
         };
-        if let Parent::Wide(shuffle) = parent {
-            shuffles.push(shuffle);
-        }
         if seen.insert(next.info().id) {
-            pending.extend(next.parents());
+            pending.extend(next.parents().into_iter().map(Step::Enter));
         }
     }
-    shuffles.iter().rev().try_for_each(|shuffle| shuffle.prepare(executor))
+    Ok(())
 }
 
 impl<T: Record> Rdd<T> {
@@ -54,7 +64,7 @@ impl<T: Record> Rdd<T> {
                 Parent::Narrow(node) => (depth, node),
                 Parent::Wide(shuffle) => {
                     // Writing to a string cannot fail.
-                    let _ = writeln!(shown, "{indent}+- shuffle {}", shuffle.describe());
+                    let _ = writeln!(shown, "{indent}+- {}", shuffle.describe());
                     (depth + 1, shuffle.parent())
                 }
             };

@@ -6,6 +6,7 @@
 //! partitions of its parent in the same task; a **wide** one goes through a [`shuffle`].
 
 mod actions;
+mod fallible;
 mod lineage;
 mod node;
 mod ops;
@@ -13,6 +14,8 @@ pub(crate) mod shuffle;
 
 use std::sync::Arc;
 
+pub use fallible::FallibleRdd;
+pub(crate) use fallible::{Attempt, OnFailure, Outcome};
 pub(crate) use lineage::prepare_all;
 pub use node::Emitter;
 pub(crate) use node::{CHUNK_RECORDS, Chunks, Lineage, NodeInfo, Parent, RddNode, WideDependency};

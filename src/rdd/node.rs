@@ -28,6 +28,11 @@ impl NodeInfo {
     pub(crate) fn new(executor: &Executor, operation: &'static str, partitions: usize) -> Self {
         NodeInfo { id: executor.next_rdd_id(), operation, detail: String::new(), partitions }
     }
+
+    /// What a task reads that begins at this node, where no block or range says it better.
+    pub(crate) fn origin(&self, partition: usize) -> String {
+        format!("partition {partition} of {}{}", self.operation, self.detail)
+    }
 }
 
 /// The part of a node that does not depend on its record type.
@@ -43,12 +48,12 @@ pub(crate) enum Parent {
     Wide(Arc<dyn WideDependency>),
 }
 
-/// A shuffle, seen from the stage that reads it.
+/// What ends a stage, seen from the stage that reads it: a shuffle, or the outcome of a fallible operation.
 pub(crate) trait WideDependency: Send + Sync {
-    /// Runs the map side unless its output is there.
+    /// Runs the stage that ends here (of a shuffle, the map side) unless its output is there.
     fn prepare(&self, executor: &Executor) -> Result<()>;
 
-    /// What is shuffled.
+    /// What that stage reads.
     fn parent(&self) -> Arc<dyn Lineage>;
 
     fn describe(&self) -> String;
@@ -95,7 +100,12 @@ impl<T> std::fmt::Debug for Emitter<'_, T> {
 
 impl<'a, T> Emitter<'a, T> {
     pub(crate) fn new(out: &'a mut Chunks<'a, T>) -> Self {
-        Emitter { chunk: Vec::with_capacity(CHUNK_RECORDS), out, failed: None }
+        Emitter::with_buffer(Vec::with_capacity(CHUNK_RECORDS), out)
+    }
+
+    /// One that collects in an empty buffer that was used before.
+    pub(crate) fn with_buffer(chunk: Vec<T>, out: &'a mut Chunks<'a, T>) -> Self {
+        Emitter { chunk, out, failed: None }
     }
 
     /// Hands a record on.
@@ -120,11 +130,17 @@ impl<'a, T> Emitter<'a, T> {
         self.failed.take().map_or(Ok(()), Err)
     }
 
-    pub(crate) fn finish(mut self) -> Result<()> {
+    pub(crate) fn finish(self) -> Result<()> {
+        self.finish_with_buffer().map(drop)
+    }
+
+    /// Hands on what is left and gives the buffer back, empty.
+    pub(crate) fn finish_with_buffer(mut self) -> Result<Vec<T>> {
         if !self.chunk.is_empty() {
             self.flush();
         }
-        self.check()
+        self.check()?;
+        Ok(self.chunk)
     }
 }
 

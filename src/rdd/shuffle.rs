@@ -210,7 +210,7 @@ impl<V: Data> WideDependency for Shuffle<V> {
     }
 
     fn describe(&self) -> String {
-        format!("by key for {}", self.operation)
+        format!("shuffle by key for {}", self.operation)
     }
 }
 

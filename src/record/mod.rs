@@ -1,12 +1,14 @@
 //! What flows through a job: text that is a slice of its block, keys as bytes, values as archives.
 
 mod data;
+mod dead_letter;
 mod key;
 mod key_table;
 mod nested;
 mod text;
 
 pub use data::{Data, DataBuffer};
+pub use dead_letter::DeadLetter;
 pub use key::Key;
 pub(crate) use key::{KeyHash, group_of, hash_of};
 pub(crate) use key_table::KeyTable;

@@ -111,7 +111,8 @@ impl<K: Key, S: Data> Lineage for SnapshotNode<K, S> {
 }
 
 impl<K: Key, S: Data> RddNode<(K, S)> for SnapshotNode<K, S> {
-    fn compute(&self, _: &TaskContext, partition: usize, out: &mut Chunks<'_, (K, S)>) -> Result<()> {
+    fn compute(&self, task: &TaskContext, partition: usize, out: &mut Chunks<'_, (K, S)>) -> Result<()> {
+        task.set_origin(self.info.origin(partition));
         let rows = self.snapshot.partition(partition)?;
         let mut chunk = Vec::new();
         for part in rows.chunks(CHUNK_RECORDS) {

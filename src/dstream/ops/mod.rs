@@ -3,6 +3,7 @@
 
 mod cache;
 mod count;
+mod fallible;
 mod filter;
 mod flat_map;
 mod group_by_key;
@@ -19,5 +20,6 @@ mod transform_with_state;
 mod union;
 mod update_state_by_key;
 
+pub use fallible::Fallible;
 pub use map_with_state::{MapWithState, State};
 pub use transform_with_state::{KeyContext, Timer};

@@ -8,7 +8,13 @@ use crate::rdd::{Chunks, Lineage, NodeInfo, Parent, Rdd, RddNode, Record};
 struct CacheNode<T> {
     info: NodeInfo,
     parent: Arc<dyn RddNode<T>>,
-    partitions: Vec<Mutex<Option<Arc<Vec<T>>>>>,
+    partitions: Vec<Mutex<Option<Arc<Cached<T>>>>>,
+}
+
+struct Cached<T> {
+    /// What was read for it: who reads from the cache names the same.
+    origin: String,
+    records: Vec<T>,
 }
 
 impl<T: Record> Lineage for CacheNode<T> {
@@ -25,20 +31,21 @@ impl<T: Record> RddNode<T> for CacheNode<T> {
     fn compute(&self, task: &TaskContext, partition: usize, out: &mut Chunks<'_, T>) -> Result<()> {
         let slot = &self.partitions[partition];
         let cached = slot.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let records = match cached {
-            Some(records) => records,
+        let cached = match cached {
+            Some(cached) => cached,
             None => {
                 let mut records = Vec::new();
                 self.parent.compute(task, partition, &mut |chunk| {
                     records.append(chunk);
                     Ok(())
                 })?;
-                let records = Arc::new(records);
-                *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(records.clone());
-                records
+                let cached = Arc::new(Cached { origin: task.origin(), records });
+                *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(cached.clone());
+                cached
             }
         };
-        emit_slice(&records, out)
+        task.set_origin(cached.origin.clone());
+        emit_slice(&cached.records, out)
     }
 
     fn uncache(&self, partition: usize) {

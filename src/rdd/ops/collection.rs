@@ -20,13 +20,14 @@ impl<T: Record> Lineage for CollectionNode<T> {
 }
 
 impl<T: Record> RddNode<T> for CollectionNode<T> {
-    fn compute(&self, _: &TaskContext, partition: usize, out: &mut Chunks<'_, T>) -> Result<()> {
+    fn compute(&self, task: &TaskContext, partition: usize, out: &mut Chunks<'_, T>) -> Result<()> {
+        task.set_origin(self.info.origin(partition));
         emit_slice(&self.partitions[partition], out)
     }
 }
 
 /// Pushes clones of records that stay where they are.
-pub(super) fn emit_slice<T: Record>(records: &[T], out: &mut Chunks<'_, T>) -> Result<()> {
+pub(in crate::rdd) fn emit_slice<T: Record>(records: &[T], out: &mut Chunks<'_, T>) -> Result<()> {
     let mut chunk = Vec::with_capacity(CHUNK_RECORDS.min(records.len()));
     for part in records.chunks(CHUNK_RECORDS) {
         chunk.extend_from_slice(part);

@@ -57,7 +57,8 @@ impl<T: Record> Lineage for GroupsNode<T> {
 }
 
 impl<T: Record> RddNode<T> for GroupsNode<T> {
-    fn compute(&self, _: &TaskContext, partition: usize, out: &mut Chunks<'_, T>) -> Result<()> {
+    fn compute(&self, task: &TaskContext, partition: usize, out: &mut Chunks<'_, T>) -> Result<()> {
+        task.set_origin(self.info.origin(partition));
         let mut forward = |chunk: &mut Vec<T>| out(chunk);
         let mut emitter = Emitter::new(&mut forward);
         for group in groups_of_partition(partition, self.info.partitions) {

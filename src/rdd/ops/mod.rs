@@ -1,7 +1,7 @@
 //! One operation, one file.
 
 mod cache;
-mod collection;
+pub(super) mod collection;
 mod filter;
 mod flat_map;
 mod group_by_key;
@@ -13,4 +13,8 @@ mod map_values;
 mod reduce_by_key;
 mod repartition;
 mod summary;
+mod try_filter;
+mod try_flat_map;
+mod try_map;
+mod try_map_values;
 mod union;
