@@ -134,6 +134,9 @@ fn bounded_text(error: &dyn Display) -> String {
 
     impl Write for Bounded {
         fn write_str(&mut self, text: &str) -> fmt::Result {
+            if self.cut {
+                return Err(fmt::Error);
+            }
             let room = ERROR_BYTES_MAX - self.text.len();
             if text.len() <= room {
                 self.text.push_str(text);

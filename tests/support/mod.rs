@@ -128,7 +128,8 @@ pub fn describe(context: &StreamingContext, chunks: &Arc<Vec<Chunk>>, run: &Run,
     emit(&pairs.count(), sink);
 }
 
-fn emit<T: millpond::Record + std::fmt::Debug>(stream: &DStream<T>, sink: &Sink) {
+/// Hands every batch of the stream to the sink.
+pub fn emit<T: millpond::Record + std::fmt::Debug>(stream: &DStream<T>, sink: &Sink) {
     let sink = sink.clone();
     stream.for_each_rdd(move |rdd, info| {
         let rows = format!("{} {:?}", info.time, rdd.collect()?);
@@ -146,6 +147,17 @@ pub fn start(
     sink: &Sink,
     faults: &Arc<FaultPlan>,
 ) -> Result<RunningContext> {
+    start_with(store, clock, run, faults, &|context| describe(context, chunks, run, sink))
+}
+
+/// The same for a job of another description.
+pub fn start_with(
+    store: &Path,
+    clock: &Arc<ManualClock>,
+    run: &Run,
+    faults: &Arc<FaultPlan>,
+    describe: &dyn Fn(&StreamingContext),
+) -> Result<RunningContext> {
     let context = StreamingContext::builder("recovery-test")
         .store(store)
         .clock(clock.clone())
@@ -156,7 +168,7 @@ pub fn start(
         .stop_on_signals(false)
         .faults(faults.clone())
         .build()?;
-    describe(&context, chunks, run, sink);
+    describe(&context);
     context.start()
 }
 
@@ -190,29 +202,42 @@ pub fn states(job: &RunningContext) -> String {
 /// Runs the job over all chunks, starting it anew after every crash; the n-th start gets the n-th plan, those
 /// after that none. Returns what it emitted and its state.
 pub fn run_through(chunks: &Arc<Vec<Chunk>>, run: &Run, plans: &[Arc<FaultPlan>]) -> (Emitted, String) {
+    let sink = Sink::default();
+    let describe = |context: &StreamingContext| describe(context, chunks, run, &sink);
+    let state = run_through_with(chunks.len(), run, plans, &describe, &states);
+    (sink.rows(), state)
+}
+
+/// The same for a job of another description, over so many batches. Returns its state as `states` shows it.
+pub fn run_through_with(
+    batches: usize,
+    run: &Run,
+    plans: &[Arc<FaultPlan>],
+    describe: &dyn Fn(&StreamingContext),
+    states: &dyn Fn(&RunningContext) -> String,
+) -> String {
     let dir = tempfile::tempdir().unwrap();
     let store = dir.path().join("store");
     let clock = ManualClock::at(0);
-    let sink = Sink::default();
     let mut plans = plans.iter().cloned();
     let mut starts = 0;
     loop {
         starts += 1;
         assert!(starts < 50, "the job does not get through");
         let faults = plans.next().unwrap_or_else(FaultPlan::never);
-        let Ok(job) = start(&store, &clock, chunks, run, &sink, &faults) else {
+        let Ok(job) = start_with(&store, &clock, run, &faults, describe) else {
             assert!(faults.has_crashed(), "a start failed without a crash");
             continue;
         };
         let mut alive = true;
-        while alive && job.progress().last_batch.is_none_or(|(last, _)| last.0 < chunks.len() as u64) {
+        while alive && job.progress().last_batch.is_none_or(|(last, _)| last.0 < batches as u64) {
             let batch = job.progress().last_batch.map_or(0, |(last, _)| last.0) + 1;
             let due = batch * INTERVAL_MS;
             clock.advance(due.saturating_sub(millpond::Clock::now_ms(&*clock)));
             alive = wait_for_batch(&job, batch);
         }
         if alive && job.stop(StopMode::Graceful).is_ok() {
-            return (sink.rows(), states(&job));
+            return states(&job);
         }
         // A job that is told to stop does not wait for space any more.
         let outcome = job.await_termination();
