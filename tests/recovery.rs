@@ -3,14 +3,17 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 #![cfg(feature = "testkit")]
 
+#[path = "support/lives.rs"]
+mod lives;
 mod support;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use lives::{INTERVAL_MS, Run, wait_for_batch};
 use millpond::testkit::FaultPlan;
 use proptest::prelude::*;
-use support::{Chunk, INTERVAL_MS, Run, run_through, steps_of};
+use support::{Chunk, run_through, steps_of};
 
 fn chunk() -> impl Strategy<Value = Chunk> {
     let key = prop_oneof![3 => 0u16..6, 1 => 0u16..2_000];
@@ -160,16 +163,15 @@ fn batch_times_that_passed_while_the_job_was_down_are_not_made_up_for() {
     let store = dir.path().join("store");
     let (chunks, run, sink) = (fixed_chunks(), Run::default(), support::Sink::default());
     let clock = millpond::ManualClock::at(0);
-    let never = FaultPlan::never();
-    let job = support::start(&store, &clock, &chunks, &run, &sink, &never).unwrap();
+    let job = support::start(&store, &clock, &chunks, &run, &sink).unwrap();
     for batch in 1..=2 {
         clock.advance(INTERVAL_MS);
-        assert!(support::wait_for_batch(&job, batch));
+        assert!(wait_for_batch(&job, batch));
     }
     drop(job);
     clock.advance(100 * INTERVAL_MS);
-    let job = support::start(&store, &clock, &chunks, &run, &sink, &never).unwrap();
-    assert!(support::wait_for_batch(&job, 3));
+    let job = support::start(&store, &clock, &chunks, &run, &sink).unwrap();
+    assert!(wait_for_batch(&job, 3));
     let (batch, time) = job.progress().last_batch.unwrap();
     assert_eq!((batch.0, time.0), (3, 102 * INTERVAL_MS));
 }

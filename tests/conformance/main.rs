@@ -1,0 +1,207 @@
+//! Conformance: every operation goes through the same torture, and one that does not fails the build.
+//!
+//! A **row** (`rows/*.rs`) names the methods it is the test of, uses them in a job, and says by plain code what
+//! every batch must then have. Rows share jobs: they stand side by side over the same input. Every job is run
+//!
+//! * on random inputs, with empty batches, one hot key, many distinct keys and duplicates;
+//! * on 1 to 4 threads, 1 to 20 partitions, with a checkpoint after every 1 to 10 batches;
+//! * crashed at every single step on the disk, and at random steps of several lives in a row;
+//! * stopped, gracefully and at once, and started again with other threads and partitions.
+//!
+//! Each time every batch must be what the oracle says; whatever is emitted again must be the same again under the
+//! same key; and a run on the same partitions must give the same order, record by record, disturbed or not.
+//!
+//! # Adding a row
+//! Put a `Row` into the table of a file in `rows/` (a new file is declared in `rows/mod.rs`):
+//!
+//! ```ignore
+//! Row {
+//!     name: "distinct",
+//!     covers: &["DStream::distinct", "Rdd::distinct"],
+//!     describe: |job| {
+//!         job.emit(&job.left.distinct(), BY_HASH);
+//!         job.emit(&job.left.transform(|rdd, _| Ok(rdd.distinct())), BY_HASH);
+//!     },
+//!     oracle: |input, expected| {
+//!         let distinct = |batch: &Vec<Pair>| batch.iter().copied().collect::<BTreeSet<_>>();
+//!         expected.emit(input.left.iter().map(distinct));
+//!         expected.emit(input.left.iter().map(distinct));
+//!     },
+//! },
+//! ```
+//!
+//! `describe` may read `job.left`, `job.right` and `job.events` (with event times); what it emits is compared with
+//! what the oracle emits, stream by stream in the same order. Say `Order::Exact` wherever the documentation promises
+//! an order. A stateful operator's final state is compared too: `job.keeps::<K, S>("name")` and
+//! `expected.state("name", pairs)`. `job.act` compares what an action returns, `job.collector` what an output
+//! operation of its own is given, `job.emitted_outside` what one left in `job.dir`.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![cfg(feature = "testkit")]
+
+#[path = "../support/lives.rs"]
+mod lives;
+mod rows;
+mod suite;
+
+use lives::{Life, Run};
+use millpond::StopMode;
+use millpond::testkit::FaultPlan;
+use proptest::prelude::*;
+use suite::{Input, Pair, Row, compare_outcomes, run_and_check};
+
+/// So many rows share a job.
+const ROWS_PER_JOB: usize = 12;
+
+fn jobs() -> Vec<Vec<&'static Row>> {
+    rows::all().chunks(ROWS_PER_JOB).map(<[_]>::to_vec).collect()
+}
+
+fn batch() -> impl Strategy<Value = Vec<Pair>> {
+    let of_keys = |keys: std::ops::Range<u16>, size| prop::collection::vec((keys, -5i64..6), size);
+    let twice = |batch: Vec<Pair>| [batch.clone(), batch].concat();
+    prop_oneof![
+        1 => Just(Vec::new()),
+        2 => of_keys(7..8, 1..30),
+        3 => of_keys(0..6, 0..30),
+        2 => of_keys(0..u16::MAX, 0..60),
+        1 => of_keys(0..30, 1..15).prop_map(twice),
+    ]
+}
+
+fn input(batches: std::ops::Range<usize>) -> impl Strategy<Value = Input> {
+    let batch = (batch(), batch(), prop::collection::vec(0u64..5_000, 60));
+    (prop::collection::vec(batch, batches), 1usize..4).prop_map(|(batches, ranges)| {
+        let mut input = Input { left: Vec::new(), right: Vec::new(), times: Vec::new(), ranges };
+        for (index, (left, right, offsets)) in batches.into_iter().enumerate() {
+            let time = |offset: &u64| (Input::batch_time(index) + offset).saturating_sub(4_000);
+            input.times.push(offsets[..left.len()].iter().map(time).collect());
+            input.left.push(left);
+            input.right.push(right);
+        }
+        input
+    })
+}
+
+fn run() -> impl Strategy<Value = Run> {
+    let run =
+        |(threads, partitions, checkpoint_every)| Run { threads, partitions, ranges: 0, checkpoint_every };
+    (1usize..5, 1usize..21, 1u64..11).prop_map(run)
+}
+
+/// A life before it is lived.
+#[derive(Clone, Debug)]
+struct Fate {
+    run: Run,
+    crash_at: Option<u64>,
+    stop: Option<(u64, StopMode)>,
+}
+
+impl Fate {
+    fn life(&self) -> Life {
+        let faults = self.crash_at.map_or_else(FaultPlan::never, FaultPlan::crash_at);
+        Life { run: self.run.clone(), faults, stop: self.stop }
+    }
+}
+
+fn fate() -> impl Strategy<Value = Fate> {
+    let stop = (1u64..12, prop_oneof![Just(StopMode::Graceful), Just(StopMode::Now)]);
+    let crash = prop_oneof![1 => Just(None), 3 => (1u64..400).prop_map(Some)];
+    let fate = |(run, crash_at, stop)| Fate { run, crash_at, stop };
+    (run(), crash, prop::option::of(stop)).prop_map(fate)
+}
+
+/// A small input with every kind of batch.
+fn fixed_input(batches: u16) -> Input {
+    let pair = |batch: u16, n: u16| match batch % 4 {
+        3 => (batch * 100 + n, i64::from(n)),
+        _ => ((n * 7 + batch * 3) % 10, i64::from(n % 5) - 2),
+    };
+    let records =
+        |batch: u16, size: u16| (0..if batch % 5 == 2 { 0 } else { size }).map(move |n| pair(batch, n));
+    let left: Vec<Vec<Pair>> = (0..batches).map(|batch| records(batch, 12).collect()).collect();
+    let time = |index: usize, n: usize| (Input::batch_time(index) + n as u64 * 700).saturating_sub(3_000);
+    let times =
+        left.iter().enumerate().map(|(index, batch)| (0..batch.len()).map(|n| time(index, n)).collect());
+    let right = (0..batches).map(|batch| records(batch + 1, 8).collect()).collect();
+    Input { times: times.collect(), left, right, ranges: 2 }
+}
+
+/// Fails with what `tortured` found, and what was done.
+fn hold<T>(tortured: Result<T, String>, done: &str) -> T {
+    tortured.unwrap_or_else(|found| panic!("{found}\n  in: {done}"))
+}
+
+#[test]
+fn threads_change_nothing() {
+    for job in jobs() {
+        let input = fixed_input(6);
+        let one = Run { threads: 1, ..Run::default() };
+        let expected = hold(run_and_check(&job, &input, &[], &one), &format!("{one:?}"));
+        for threads in 2..=4 {
+            let run = Run { threads, ..Run::default() };
+            let found = run_and_check(&job, &input, &[], &run);
+            hold(found.and_then(|found| compare_outcomes(&expected, &found)), &format!("{run:?}"));
+        }
+    }
+}
+
+#[test]
+fn partitions_and_checkpoints_change_nothing() {
+    for job in jobs() {
+        for partitions in 1..=20 {
+            let run = Run { partitions, checkpoint_every: 1 + partitions as u64 % 10, ..Run::default() };
+            hold(run_and_check(&job, &fixed_input(11), &[], &run), &format!("{run:?}"));
+        }
+    }
+}
+
+#[test]
+fn a_crash_at_every_single_step_changes_nothing() {
+    for job in jobs() {
+        let (input, run) = (fixed_input(6), Run { threads: 1, checkpoint_every: 2, ..Run::default() });
+        let counting = FaultPlan::never();
+        let whole = run_and_check(&job, &input, &[Life::with_faults(&run, &counting)], &run);
+        let expected = hold(whole, "no crash");
+        let steps = counting.steps();
+        assert!(steps > 40, "only {steps} steps: the run does not do what it should");
+        for step in 1..=steps {
+            let crashed = Life::with_faults(&run, &FaultPlan::crash_at(step));
+            let found = run_and_check(&job, &input, &[crashed], &run);
+            let done = format!("{run:?}, a crash at disk step {step} of {steps}");
+            hold(found.and_then(|found| compare_outcomes(&expected, &found)), &done);
+        }
+    }
+}
+
+#[test]
+fn other_threads_and_partitions_after_a_restart_change_nothing() {
+    for job in jobs() {
+        for stop in [StopMode::Graceful, StopMode::Now] {
+            for (partitions, then) in [(3, 20), (16, 1), (1, 7)] {
+                let run = Run { partitions, ..Run::default() };
+                let life = Life { run, faults: FaultPlan::never(), stop: Some((4, stop)) };
+                let last = Run { partitions: then, threads: 3, ..Run::default() };
+                let done = format!("{life:?}, then {last:?}");
+                hold(run_and_check(&job, &fixed_input(8), &[life], &last), &done);
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(10))]
+
+    /// Random inputs and lives: crashed, stopped, and started again with other threads and partitions.
+    #[test]
+    fn random_inputs_and_lives_end_as_the_oracles_say(
+        input in input(1..12),
+        fates in prop::collection::vec(fate(), 0..4),
+        last in run(),
+    ) {
+        for job in jobs() {
+            let lives: Vec<Life> = fates.iter().map(Fate::life).collect();
+            let found = run_and_check(&job, &input, &lives, &last);
+            prop_assert!(found.is_ok(), "{}\n  in: {fates:?}, then {last:?}", found.unwrap_err());
+        }
+    }
+}
