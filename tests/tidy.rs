@@ -294,7 +294,7 @@ fn assert_none(problems: &[String], rule: &str) {
 /// Reports every place where shipped code has one of `words`, except in `allowed` files.
 fn assert_words_only_in(banned: &[&str], allowed: &[&str], rule: &str) {
     let mut problems = Vec::new();
-    for source in sources("src").iter().filter(|source| !allowed(&source.path)) {
+    for source in sources("src").iter().filter(|source| !allowed.contains(&&*source.path)) {
         for word in banned {
             for at in words(&source.shipped, word) {
                 problems.push(format!("{}:{}: {word}", source.path, line_of(&source.shipped, at)));

@@ -117,9 +117,10 @@ impl<'a, T> Emitter<'a, T> {
         }
     }
 
-    #[cold]
-    fn flush(&mut self) {
-        if self.failed.is_none() {
+    /// Hands on what waits.
+    #[inline(never)]
+    pub(crate) fn flush(&mut self) {
+        if self.failed.is_none() && !self.chunk.is_empty() {
             self.failed = (self.out)(&mut self.chunk).err();
         }
         self.chunk.clear();
@@ -136,9 +137,7 @@ impl<'a, T> Emitter<'a, T> {
 
     /// Hands on what is left and gives the buffer back, empty.
     pub(crate) fn finish_with_buffer(mut self) -> Result<Vec<T>> {
-        if !self.chunk.is_empty() {
-            self.flush();
-        }
+        self.flush();
         self.check()?;
         Ok(self.chunk)
     }

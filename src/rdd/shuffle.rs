@@ -5,13 +5,15 @@
 //! side takes a key group from every run in partition order, so that what meets there is ordered by (input
 //! partition, position) and never by arrival.
 
+use std::cell::RefCell;
+use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::config::KEY_GROUPS;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::exec::{Executor, TaskContext};
-use crate::rdd::{Lineage, RddNode, WideDependency};
+use crate::rdd::{Emitter, Lineage, RddNode, Record, WideDependency};
 use crate::record::{Data, Key, KeyHash, KeyTable, group_of, hash_of};
 
 /// The key groups that a partition owns.
@@ -32,16 +34,21 @@ pub(crate) struct Run<V> {
 
 impl<V: Data> Run<V> {
     /// Orders pairs by key group, keeping their order within each (a counting sort).
+    ///
+    /// # Errors
+    /// When there are more pairs or bytes of keys than 32 bits can number.
     pub(crate) fn by_group<'a>(
         pairs: impl Iterator<Item = (KeyHash, &'a [u8])> + Clone,
         values: &[V],
-    ) -> Self {
+    ) -> Result<Self> {
+        check_records(values.len())?;
         let mut starts = vec![0u32; KEY_GROUPS + 1];
-        let mut key_bytes = 0;
+        let mut key_bytes = 0usize;
         for (hash, key) in pairs.clone() {
             starts[group_of(hash) + 1] += 1;
             key_bytes += key.len();
         }
+        check_key_bytes(key_bytes)?;
         for group in 0..KEY_GROUPS {
             starts[group + 1] += starts[group];
         }
@@ -68,7 +75,7 @@ impl<V: Data> Run<V> {
             run.ends.push(run.bytes.len() as u32);
             run.values.push(values[at as usize].clone());
         }
-        run
+        Ok(run)
     }
 
     /// The pairs of one key group.
@@ -115,62 +122,89 @@ impl<K: Key, V: Data> MapSide<V> for Keep<K, V> {
                     bytes.extend_from_slice(key);
                     hash_of(key)
                 }));
-                ends.push(end_of(&bytes)?);
+                ends.push(check_key_bytes(bytes.len())?);
                 values.push(value);
             }
             Ok(())
         })?;
         let starts = std::iter::once(0).chain(ends.iter().copied());
         let keys = starts.zip(ends.iter().copied()).map(|(start, end)| &bytes[start as usize..end as usize]);
-        Ok(Run::by_group(hashes.iter().copied().zip(keys), &values))
+        Run::by_group(hashes.iter().copied().zip(keys), &values)
     }
 }
 
-fn end_of(bytes: &[u8]) -> Result<u32> {
-    u32::try_from(bytes.len()).map_err(|_| {
-        let message = "the keys of one partition take more than 4 GiB; use more, smaller partitions";
-        Error::new(crate::error::ErrorKind::InvalidGraph, message)
-    })
+fn too_much(message: &str) -> Error {
+    Error::new(ErrorKind::InvalidGraph, message)
+}
+
+fn check_records(records: usize) -> Result<u32> {
+    let message = "a partition of a shuffle has more than 2^32 records; use more, smaller partitions";
+    u32::try_from(records).map_err(|_| too_much(message))
+}
+
+fn check_key_bytes(bytes: usize) -> Result<u32> {
+    let message = "the keys of one partition take more than 4 GiB; use more, smaller partitions";
+    u32::try_from(bytes).map_err(|_| too_much(message))
+}
+
+/// The number of a key, and whether it is new.
+#[inline]
+fn number_of(keys: &mut KeyTable, hash: KeyHash, key: &[u8]) -> Result<(usize, bool)> {
+    let message = "a partition has more than 2^32 keys or 4 GiB of them; use more, smaller partitions";
+    keys.try_find_or_insert(hash, key).ok_or_else(|| too_much(message))
+}
+
+/// How the values of a key become one.
+pub(crate) trait Aggregator<V>: Send + Sync + 'static {
+    type Combined: Data;
+
+    fn create(&self, value: V) -> Self::Combined;
+
+    fn merge_value(&self, combined: Self::Combined, value: V) -> Self::Combined;
+
+    /// Merges what two partitions have of a key, that of the lower partition first.
+    fn merge_combined(&self, lower: Self::Combined, higher: Self::Combined) -> Self::Combined;
 }
 
 /// Combines the values of each key before they travel.
-pub(crate) struct Combine<K, V, F> {
+pub(crate) struct Combine<K, V, A> {
     pub(crate) input: Arc<dyn RddNode<(K, V)>>,
-    pub(crate) merge: Arc<F>,
+    pub(crate) aggregator: Arc<A>,
 }
 
-impl<K: Key, V: Data, F: Fn(V, V) -> V + Send + Sync> MapSide<V> for Combine<K, V, F> {
+impl<K: Key, V: Data, A: Aggregator<V>> MapSide<A::Combined> for Combine<K, V, A> {
     fn input(&self) -> Arc<dyn Lineage> {
         self.input.clone()
     }
 
-    fn run(&self, task: &TaskContext, partition: usize) -> Result<Run<V>> {
+    fn run(&self, task: &TaskContext, partition: usize) -> Result<Run<A::Combined>> {
         let mut keys = KeyTable::with_capacity(4096);
-        let mut values: Vec<V> = Vec::with_capacity(4096);
+        let mut combined = Vec::with_capacity(4096);
         let mut scratch = Vec::new();
+        let how = &*self.aggregator;
         self.input.compute(task, partition, &mut |chunk| {
             for (key, value) in chunk.drain(..) {
                 let (at, new) =
-                    key.with_key_bytes(&mut scratch, |key| keys.find_or_insert(hash_of(key), key));
-                merge_at(&mut values, at, new, value, &*self.merge);
+                    key.with_key_bytes(&mut scratch, |key| number_of(&mut keys, hash_of(key), key))?;
+                if new {
+                    combined.push(how.create(value));
+                } else {
+                    replace_at(&mut combined, at, |before| how.merge_value(before, value));
+                }
             }
             Ok(())
         })?;
-        Ok(Run::by_group((0..keys.len()).map(|at| (keys.hash(at), keys.key(at))), &values))
+        Run::by_group((0..keys.len()).map(|at| (keys.hash(at), keys.key(at))), &combined)
     }
 }
 
-/// Merges `value` into the accumulator at `at`, without a default or a clone of what is there.
+/// Replaces what is at `at`, without a default or a clone of it.
 #[inline]
-fn merge_at<V>(values: &mut Vec<V>, at: usize, new: bool, value: V, merge: &impl Fn(V, V) -> V) {
-    if new {
-        values.push(value);
-        return;
-    }
-    let before = values.swap_remove(at);
-    values.push(merge(before, value));
-    let last = values.len() - 1;
-    values.swap(at, last);
+fn replace_at<C>(all: &mut Vec<C>, at: usize, with: impl FnOnce(C) -> C) {
+    let before = all.swap_remove(at);
+    all.push(with(before));
+    let last = all.len() - 1;
+    all.swap(at, last);
 }
 
 /// One shuffle of one batch. Its runs are kept until the batch is over and made again when asked for later.
@@ -218,7 +252,7 @@ impl<V: Data> WideDependency for Shuffle<V> {
 #[derive(Debug)]
 pub(crate) struct Grouped<V> {
     pub(crate) keys: KeyTable,
-    /// Where each key's values start, and the end of the last.
+    /// Where each key's values start, and the end of the last. Every key has a value.
     starts: Vec<u32>,
     values: Vec<V>,
 }
@@ -233,6 +267,66 @@ impl<V> Grouped<V> {
         let Grouped { keys, starts, values } = self;
         Grouped { keys, starts, values: values.into_iter().map(each).collect() }
     }
+
+    /// No keys yet, for [`push`](Grouped::push).
+    pub(crate) fn empty() -> Self {
+        Grouped { keys: KeyTable::default(), starts: vec![0], values: Vec::new() }
+    }
+
+    /// Adds a key that is not there with the values that `fill` appends, and nothing when it appends none.
+    pub(crate) fn push(&mut self, hash: KeyHash, key: &[u8], fill: impl FnOnce(&mut Vec<V>)) -> Result<()> {
+        let before = self.values.len();
+        fill(&mut self.values);
+        if self.values.len() > before {
+            number_of(&mut self.keys, hash, key)?;
+            self.starts.push(check_records(self.values.len())?);
+        }
+        Ok(())
+    }
+
+    /// The keys, and for each of them in turn how many of the values are its own.
+    pub(crate) fn into_parts(self) -> (KeyTable, impl Iterator<Item = usize>, Vec<V>) {
+        let Grouped { keys, starts, values } = self;
+        let counts = (1..starts.len()).map(move |at| (starts[at] - starts[at - 1]) as usize);
+        (keys, counts, values)
+    }
+
+    /// One value for each key, made from the first it has and the others.
+    pub(crate) fn fold_values<W>(self, each: impl Fn(V, Others<'_, V>) -> W) -> Grouped<W> {
+        let (keys, counts, values) = self.into_parts();
+        let mut values = values.into_iter();
+        let mut folded = Vec::with_capacity(keys.len());
+        for count in counts {
+            let mut own = values.by_ref().take(count);
+            folded.extend(own.next().map(|first| each(first, own)));
+        }
+        Grouped { keys, starts: (0..=folded.len() as u32).collect(), values: folded }
+    }
+}
+
+/// The values of a key but for the first.
+pub(crate) type Others<'a, V> = std::iter::Take<&'a mut std::vec::IntoIter<V>>;
+
+/// Calls `each` with the values and hands on what it emits for each of them, together with the value's tag.
+pub(crate) fn expand<Tag, V, W>(
+    values: impl Iterator<Item = (Tag, V)>,
+    each: &impl Fn(V, &mut Emitter<'_, W>),
+    mut take: impl FnMut(&Tag, &mut Vec<W>),
+) -> Result<()> {
+    let current: RefCell<Option<Tag>> = RefCell::new(None);
+    let mut with_tag = |emitted: &mut Vec<W>| {
+        if let Some(tag) = &*current.borrow() {
+            take(tag, emitted);
+        }
+        Ok(())
+    };
+    let mut emitter = Emitter::new(&mut with_tag);
+    for (tag, value) in values {
+        current.replace(Some(tag));
+        each(value, &mut emitter);
+        emitter.flush();
+    }
+    emitter.finish()
 }
 
 /// Pairs that are partitioned by key: read one key group at a time.
@@ -255,12 +349,13 @@ impl<V: Data> KeyedNode<V> for GroupedByKey<V> {
 
     fn grouped(&self, group: usize) -> Result<Grouped<V>> {
         let runs = self.shuffle.runs()?;
+        check_records(runs.iter().map(|run| run.len_of(group)).sum())?;
         let mut keys = KeyTable::default();
         let mut places = Vec::new();
         let mut starts = vec![0u32];
         for run in runs.iter() {
             for (hash, key, _) in run.group(group) {
-                let (at, new) = keys.find_or_insert(hash, key);
+                let (at, new) = number_of(&mut keys, hash, key)?;
                 if new {
                     starts.push(0);
                 }
@@ -286,30 +381,56 @@ impl<V: Data> KeyedNode<V> for GroupedByKey<V> {
     }
 }
 
-/// One value for each key, merged from all.
-pub(crate) struct ReducedByKey<V, F> {
-    pub(crate) shuffle: Arc<Shuffle<V>>,
-    pub(crate) merge: Arc<F>,
+/// One value for each key, merged from what the map side combined.
+pub(crate) struct CombinedByKey<C, V, A> {
+    pub(crate) shuffle: Arc<Shuffle<C>>,
+    pub(crate) aggregator: Arc<A>,
+    pub(crate) value: PhantomData<fn(V)>,
 }
 
-impl<V: Data, F: Fn(V, V) -> V + Send + Sync> KeyedNode<V> for ReducedByKey<V, F> {
+impl<V: Data, A: Aggregator<V>> KeyedNode<A::Combined> for CombinedByKey<A::Combined, V, A> {
     fn dependencies(&self) -> Vec<Arc<dyn WideDependency>> {
         vec![self.shuffle.clone()]
     }
 
-    fn grouped(&self, group: usize) -> Result<Grouped<V>> {
+    fn grouped(&self, group: usize) -> Result<Grouped<A::Combined>> {
         let runs = self.shuffle.runs()?;
         let most = runs.iter().map(|run| run.len_of(group)).max().unwrap_or(0);
         let mut keys = KeyTable::with_capacity(most);
         let mut values = Vec::with_capacity(most);
         for run in runs.iter() {
             for (hash, key, value) in run.group(group) {
-                let (at, new) = keys.find_or_insert(hash, key);
-                merge_at(&mut values, at, new, value.clone(), &*self.merge);
+                let (at, new) = number_of(&mut keys, hash, key)?;
+                if new {
+                    values.push(value.clone());
+                } else {
+                    replace_at(&mut values, at, |before| {
+                        self.aggregator.merge_combined(before, value.clone())
+                    });
+                }
             }
         }
         let starts = (0..=values.len() as u32).collect();
         Ok(Grouped { keys, starts, values })
+    }
+}
+
+/// One value for each key of another keyed node, where all its values are together already.
+pub(crate) struct CombinedInPlace<V, A> {
+    pub(crate) parent: Arc<dyn KeyedNode<V>>,
+    pub(crate) aggregator: Arc<A>,
+}
+
+impl<V: Data, A: Aggregator<V>> KeyedNode<A::Combined> for CombinedInPlace<V, A> {
+    fn dependencies(&self) -> Vec<Arc<dyn WideDependency>> {
+        self.parent.dependencies()
+    }
+
+    fn grouped(&self, group: usize) -> Result<Grouped<A::Combined>> {
+        let how = &*self.aggregator;
+        Ok(self.parent.grouped(group)?.fold_values(|first, others| {
+            others.fold(how.create(first), |combined, value| how.merge_value(combined, value))
+        }))
     }
 }
 
@@ -319,7 +440,7 @@ pub(crate) struct MappedValues<V, F> {
     pub(crate) each: Arc<F>,
 }
 
-impl<V: Data, W: Data, F: Fn(V) -> W + Send + Sync> KeyedNode<W> for MappedValues<V, F> {
+impl<V: Record, W: Record, F: Fn(V) -> W + Send + Sync> KeyedNode<W> for MappedValues<V, F> {
     fn dependencies(&self) -> Vec<Arc<dyn WideDependency>> {
         self.parent.dependencies()
     }
@@ -333,4 +454,54 @@ impl<V: Data, W: Data, F: Fn(V) -> W + Send + Sync> KeyedNode<W> for MappedValue
 pub(crate) fn decode_key<K: Key>(bytes: &[u8]) -> Result<K> {
     K::decode_key(bytes)
         .ok_or_else(|| Error::corrupt(format!("{} bytes are no key of type {}", bytes.len(), K::key_type())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Values without a size, so that more than 2^32 of them take no memory.
+    const TOO_MANY: usize = u32::MAX as usize + 1;
+
+    #[test]
+    fn more_records_than_a_run_can_number_are_refused() {
+        let error = Run::by_group(std::iter::empty(), &vec![(); TOO_MANY]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidGraph);
+        assert!(error.to_string().contains("2^32 records"), "{error}");
+    }
+
+    #[test]
+    fn more_bytes_of_keys_than_a_run_can_place_are_refused() {
+        let key = vec![b'k'; 1 << 26];
+        let run = |keys: usize| {
+            let pairs = (0..keys).map(|_| (0, key.as_slice()));
+            Run::by_group(pairs, &vec![(); keys])
+        };
+        let error = run(64).unwrap_err();
+        assert!(error.to_string().contains("4 GiB"), "{error}");
+        assert_eq!(run(1).unwrap().len_of(0), 1);
+    }
+
+    /// Each run can number its own records; all of a key group together cannot be.
+    #[test]
+    fn more_records_than_a_key_group_can_number_are_refused() {
+        let run = |records: u32| {
+            let starts = std::iter::once(0).chain(std::iter::repeat_n(records, KEY_GROUPS)).collect();
+            Run::<()> { starts, hashes: Vec::new(), ends: Vec::new(), bytes: Vec::new(), values: Vec::new() }
+        };
+        struct None;
+        impl MapSide<()> for None {
+            fn input(&self) -> Arc<dyn Lineage> {
+                unreachable!("the runs are there")
+            }
+
+            fn run(&self, _: &TaskContext, _: usize) -> Result<Run<()>> {
+                unreachable!("the runs are there")
+            }
+        }
+        let shuffle = Shuffle::new("test", None);
+        *shuffle.runs.lock().unwrap() = Some(Arc::new(vec![run(u32::MAX), run(1)]));
+        let error = GroupedByKey { shuffle }.grouped(0).unwrap_err();
+        assert!(error.to_string().contains("2^32 records"), "{error}");
+    }
 }

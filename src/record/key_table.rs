@@ -31,11 +31,6 @@ impl KeyTable {
         self.hashes.len()
     }
 
-    /// Whether no more keys of this length fit: numbers and offsets are 32 bits wide.
-    fn is_full_for(&self, key: &[u8]) -> bool {
-        self.bytes.len() + key.len() > u32::MAX as usize || self.len() >= u32::MAX as usize
-    }
-
     #[inline]
     pub(crate) fn hash(&self, at: usize) -> KeyHash {
         self.hashes[at]
@@ -60,21 +55,28 @@ impl KeyTable {
     /// When the table would outgrow 2^32 keys or 4 GiB of key bytes.
     #[inline]
     pub(crate) fn find_or_insert(&mut self, hash: KeyHash, key: &[u8]) -> (usize, bool) {
+        let found = self.try_find_or_insert(hash, key);
+        assert!(found.is_some(), "a key table holds at most 2^32 keys and 4 GiB of their bytes");
+        found.unwrap_or_default()
+    }
+
+    /// The same; `None` when the table is full.
+    #[inline]
+    pub(crate) fn try_find_or_insert(&mut self, hash: KeyHash, key: &[u8]) -> Option<(usize, bool)> {
         let (hashes, ends, bytes) = (&self.hashes, &self.ends, &self.bytes);
         let same = |&at: &u32| hashes[at as usize] == hash && key_at(ends, bytes, at as usize) == key;
         match self.index.entry(hash, same, |&at| hashes[at as usize]) {
-            Entry::Occupied(entry) => (*entry.get() as usize, false),
+            Entry::Occupied(entry) => Some((*entry.get() as usize, false)),
             Entry::Vacant(entry) => {
-                let at = self.hashes.len();
+                let at = hashes.len();
+                if !fits(at, bytes.len(), key.len()) {
+                    return None;
+                }
                 entry.insert(at as u32);
-                assert!(
-                    !self.is_full_for(key),
-                    "a key table holds at most 2^32 keys and 4 GiB of their bytes"
-                );
                 self.hashes.push(hash);
                 self.bytes.extend_from_slice(key);
                 self.ends.push(self.bytes.len() as u32);
-                (at, true)
+                Some((at, true))
             }
         }
     }
@@ -93,6 +95,13 @@ impl KeyTable {
     }
 }
 
+/// Whether a table with so many keys and bytes of keys has room for one more: numbers and offsets are 32 bits
+/// wide.
+#[inline]
+fn fits(keys: usize, bytes: usize, more_bytes: usize) -> bool {
+    keys < u32::MAX as usize && bytes.saturating_add(more_bytes) <= u32::MAX as usize
+}
+
 #[inline]
 fn key_at<'a>(ends: &[u32], bytes: &'a [u8], at: usize) -> &'a [u8] {
     let start = if at == 0 { 0 } else { ends[at - 1] as usize };
@@ -104,6 +113,15 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
+
+    #[test]
+    fn a_full_table_takes_no_key() {
+        let most = u32::MAX as usize;
+        assert!(fits(most - 1, most - 3, 3));
+        assert!(!fits(most, 0, 3));
+        assert!(!fits(1, most - 3, 4));
+        assert!(!fits(1, most, usize::MAX));
+    }
 
     proptest! {
         /// Hashes of three values only, so that nearly every probe meets a colliding key.

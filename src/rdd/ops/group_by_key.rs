@@ -1,7 +1,26 @@
+use std::sync::Arc;
+
+use crate::error::Result;
 use crate::rdd::ops::keyed::GroupsNode;
-use crate::rdd::shuffle::decode_key;
-use crate::rdd::{NodeInfo, Rdd};
+use crate::rdd::shuffle::{Grouped, KeyedNode};
+use crate::rdd::{NodeInfo, Rdd, WideDependency};
 use crate::record::{Data, Key};
+
+/// The values of each key of another keyed node as one value.
+struct GroupedValues<V> {
+    parent: Arc<dyn KeyedNode<V>>,
+}
+
+impl<V: Data> KeyedNode<Vec<V>> for GroupedValues<V> {
+    fn dependencies(&self) -> Vec<Arc<dyn WideDependency>> {
+        self.parent.dependencies()
+    }
+
+    fn grouped(&self, group: usize) -> Result<Grouped<Vec<V>>> {
+        let grouped = self.parent.grouped(group)?;
+        Ok(grouped.fold_values(|first, others| std::iter::once(first).chain(others).collect()))
+    }
+}
 
 impl<K: Key, V: Data> Rdd<(K, V)> {
     /// One pair per key with all its values, in the order of their records. A key's values must fit in
@@ -20,15 +39,8 @@ impl<K: Key, V: Data> Rdd<(K, V)> {
     }
 
     pub(crate) fn group_by_key_into(&self, partitions: usize) -> Rdd<(K, Vec<V>)> {
-        let keyed = self.keyed("group_by_key");
         let info = NodeInfo::new(&self.executor, "group_by_key", partitions);
-        let node = GroupsNode::new(info, keyed.dependencies(), move |group, out| {
-            let grouped = keyed.grouped(group)?;
-            for at in 0..grouped.keys.len() {
-                out.emit((decode_key(grouped.keys.key(at))?, grouped.values(at).to_vec()));
-            }
-            out.check()
-        });
-        Rdd::new(&self.executor, node)
+        let keyed = GroupedValues { parent: self.keyed("group_by_key") };
+        Rdd::new(&self.executor, GroupsNode::of_pairs(info, Arc::new(keyed)))
     }
 }

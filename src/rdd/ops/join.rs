@@ -1,12 +1,22 @@
-use crate::rdd::ops::keyed::GroupsNode;
-use crate::rdd::shuffle::decode_key;
-use crate::rdd::{NodeInfo, Rdd};
+use crate::rdd::ops::joined::{JoinKind, cross};
+use crate::rdd::{Rdd, Record};
 use crate::record::{Data, Key};
+
+struct Inner;
+
+impl<V: Record, W: Record> JoinKind<V, W> for Inner {
+    type Out = (V, W);
+
+    fn each(left: &[V], right: &[W], emit: impl FnMut((V, W))) {
+        cross(left.iter().cloned(), right.iter().cloned(), emit);
+    }
+}
 
 impl<K: Key, V: Data> Rdd<(K, V)> {
     /// Every value of this RDD with every value of the other that has the same key.
     ///
-    /// Lazy, wide: a shuffle for each side that is not partitioned by key already.
+    /// Lazy, wide: a shuffle for each side that is not partitioned by key already. The result is partitioned by
+    /// key: a following keyed operation needs no shuffle.
     ///
     /// ```
     /// # millpond::doc::run_batch(["a", "b"], |lines| {
@@ -20,22 +30,6 @@ impl<K: Key, V: Data> Rdd<(K, V)> {
     }
 
     pub(crate) fn join_into<W: Data>(&self, partitions: usize, other: &Rdd<(K, W)>) -> Rdd<(K, (V, W))> {
-        let (left, right) = (self.keyed("join"), other.keyed("join"));
-        let dependencies = [left.dependencies(), right.dependencies()].concat();
-        let info = NodeInfo::new(&self.executor, "join", partitions);
-        let node = GroupsNode::new(info, dependencies, move |group, out| {
-            let (left, right) = (left.grouped(group)?, right.grouped(group)?);
-            for at in 0..left.keys.len() {
-                let Some(other) = right.keys.find(left.keys.hash(at), left.keys.key(at)) else { continue };
-                let key: K = decode_key(left.keys.key(at))?;
-                for value in left.values(at) {
-                    for with in right.values(other) {
-                        out.emit((key.clone(), (value.clone(), with.clone())));
-                    }
-                }
-            }
-            out.check()
-        });
-        Rdd::new(&self.executor, node)
+        self.joined::<Inner, W>("join", partitions, other)
     }
 }

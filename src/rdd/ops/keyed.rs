@@ -29,20 +29,26 @@ impl<T: Record> GroupsNode<T> {
     }
 }
 
-impl<K: Key, V: Data> GroupsNode<(K, V)> {
+impl<K: Key, V: Record> GroupsNode<(K, V)> {
     /// Every (key, value) pair of a keyed node.
     pub(crate) fn of_pairs(info: NodeInfo, keyed: Arc<dyn KeyedNode<V>>) -> Self {
         let pairs = keyed.clone();
-        let mut node = GroupsNode::new(info, keyed.dependencies(), move |group, out| {
-            let grouped = pairs.grouped(group)?;
-            for at in 0..grouped.keys.len() {
-                let key: K = decode_key(grouped.keys.key(at))?;
-                grouped.values(at).iter().for_each(|value| out.emit((key.clone(), value.clone())));
+        let node = GroupsNode::new(info, keyed.dependencies(), move |group, out| {
+            let (keys, counts, values) = pairs.grouped(group)?.into_parts();
+            let mut values = values.into_iter();
+            for (at, count) in counts.enumerate() {
+                let key: K = decode_key(keys.key(at))?;
+                values.by_ref().take(count).for_each(|value| out.emit((key.clone(), value)));
             }
             out.check()
         });
-        node.keyed = Box::new(move || Some(Box::new(keyed.clone())));
-        node
+        node.partitioned_as(keyed)
+    }
+
+    /// Says that the same pairs can be had by key group.
+    pub(crate) fn partitioned_as(mut self, keyed: Arc<dyn KeyedNode<V>>) -> Self {
+        self.keyed = Box::new(move || Some(Box::new(keyed.clone())));
+        self
     }
 }
 
@@ -72,16 +78,19 @@ impl<T: Record> RddNode<T> for GroupsNode<T> {
     }
 }
 
+impl<K: Key, V: Record> Rdd<(K, V)> {
+    /// The pairs by key group if they are partitioned by key already.
+    pub(crate) fn partitioned(&self) -> Option<Arc<dyn KeyedNode<V>>> {
+        self.node.keyed()?.downcast::<Arc<dyn KeyedNode<V>>>().ok().map(|keyed| *keyed)
+    }
+}
+
 impl<K: Key, V: Data> Rdd<(K, V)> {
     /// The pairs by key group: those that are partitioned by key already as they are, others through a
     /// shuffle for `operation`.
     pub(crate) fn keyed(&self, operation: &'static str) -> Arc<dyn KeyedNode<V>> {
-        let partitioned = self.node.keyed().and_then(|keyed| keyed.downcast::<Arc<dyn KeyedNode<V>>>().ok());
-        match partitioned {
-            Some(keyed) => *keyed,
-            None => {
-                Arc::new(GroupedByKey { shuffle: Shuffle::new(operation, Keep { input: self.node.clone() }) })
-            }
-        }
+        self.partitioned().unwrap_or_else(|| {
+            Arc::new(GroupedByKey { shuffle: Shuffle::new(operation, Keep { input: self.node.clone() }) })
+        })
     }
 }

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use crate::rdd::ops::keyed::GroupsNode;
-use crate::rdd::shuffle::{KeyedNode, MappedValues};
+use crate::rdd::shuffle::MappedValues;
 use crate::rdd::{NodeInfo, Rdd};
 use crate::record::{Data, Key};
 
@@ -16,16 +16,23 @@ impl<K: Key, V: Data> Rdd<(K, V)> {
     /// # Ok(()) });
     /// ```
     pub fn map_values<W: Data>(&self, each: impl Fn(V) -> W + Send + Sync + 'static) -> Rdd<(K, W)> {
-        let partitioned = self.node.keyed().and_then(|keyed| keyed.downcast::<Arc<dyn KeyedNode<V>>>().ok());
-        let Some(parent) = partitioned else {
-            return self.by_chunk("map_values", move |chunk, out| {
+        self.map_values_of("map_values", each)
+    }
+
+    pub(crate) fn map_values_of<W: Data>(
+        &self,
+        operation: &'static str,
+        each: impl Fn(V) -> W + Send + Sync + 'static,
+    ) -> Rdd<(K, W)> {
+        let Some(parent) = self.partitioned() else {
+            return self.by_chunk(operation, move |chunk, out| {
                 for (key, value) in chunk.drain(..) {
                     out.emit((key, each(value)));
                 }
             });
         };
-        let info = NodeInfo::new(&self.executor, "map_values", self.partitions());
-        let keyed = MappedValues { parent: *parent, each: Arc::new(each) };
+        let info = NodeInfo::new(&self.executor, operation, self.partitions());
+        let keyed = MappedValues { parent, each: Arc::new(each) };
         Rdd::new(&self.executor, GroupsNode::of_pairs(info, Arc::new(keyed)))
     }
 }

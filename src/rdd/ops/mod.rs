@@ -1,20 +1,37 @@
 //! One operation, one file.
 
+mod aggregate_by_key;
 mod cache;
+mod cogroup;
+mod cogroup3;
+mod collect_as_map;
 pub(super) mod collection;
+mod combine_by_key;
+mod count_by_key;
 mod filter;
 mod flat_map;
+mod flat_map_values;
+mod fold_by_key;
+mod full_outer_join;
 mod group_by_key;
 mod join;
+mod joined;
 mod keyed;
+mod keys;
+mod left_outer_join;
+mod lookup;
 mod map;
 mod map_partitions;
 mod map_values;
+mod partition_by_key;
 mod reduce_by_key;
 mod repartition;
+mod right_outer_join;
+mod subtract_by_key;
 mod summary;
 mod try_filter;
 mod try_flat_map;
 mod try_map;
 mod try_map_values;
 mod union;
+mod values;

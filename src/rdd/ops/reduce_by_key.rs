@@ -1,9 +1,8 @@
 use std::sync::Arc;
 
 use crate::config::KEY_GROUPS;
-use crate::rdd::ops::keyed::GroupsNode;
-use crate::rdd::shuffle::{Combine, ReducedByKey, Shuffle};
-use crate::rdd::{NodeInfo, Rdd};
+use crate::rdd::Rdd;
+use crate::rdd::shuffle::Aggregator;
 use crate::record::{Data, Key};
 
 /// Shuffles made inside user code have this many partitions; a job's own have what its settings say.
@@ -11,11 +10,34 @@ const PARTITIONS_DEFAULT: usize = 16;
 
 const _: () = assert!(PARTITIONS_DEFAULT <= KEY_GROUPS);
 
+/// One function merges values.
+struct Merge<F>(Arc<F>);
+
+impl<V: Data, F: Fn(V, V) -> V + Send + Sync + 'static> Aggregator<V> for Merge<F> {
+    type Combined = V;
+
+    #[inline]
+    fn create(&self, value: V) -> V {
+        value
+    }
+
+    #[inline]
+    fn merge_value(&self, combined: V, value: V) -> V {
+        (self.0)(combined, value)
+    }
+
+    #[inline]
+    fn merge_combined(&self, lower: V, higher: V) -> V {
+        (self.0)(lower, higher)
+    }
+}
+
 impl<K: Key, V: Data> Rdd<(K, V)> {
     /// One pair per key, its values merged. Values are merged within each partition first, and then in the
     /// order of the partitions, so that `merge` should be associative but need not be commutative.
     ///
-    /// Lazy, wide: one shuffle. A replay calls `merge` again.
+    /// Lazy, wide: one shuffle, none where the pairs are partitioned by key already. A replay calls `merge`
+    /// again.
     ///
     /// ```
     /// # millpond::doc::run_batch(["a b a"], |lines| {
@@ -33,10 +55,7 @@ impl<K: Key, V: Data> Rdd<(K, V)> {
     where
         F: Fn(V, V) -> V + Send + Sync + 'static,
     {
-        let map_side = Combine { input: self.node.clone(), merge: merge.clone() };
-        let shuffle = Shuffle::new("reduce_by_key", map_side);
-        let info = NodeInfo::new(&self.executor, "reduce_by_key", partitions);
-        Rdd::new(&self.executor, GroupsNode::of_pairs(info, Arc::new(ReducedByKey { shuffle, merge })))
+        self.combined_into("reduce_by_key", partitions, Merge(merge))
     }
 
     pub(crate) fn partitions_default() -> usize {

@@ -28,7 +28,7 @@ impl<T: Data> MapSide<T> for Deal<T> {
         // A record's key is its partition's first key group, written where a hash has its group.
         let group_of_turn = |turn: usize| groups_of_partition(turn % self.partitions, self.partitions).start;
         let places = (0..values.len()).map(|at| ((group_of_turn(partition + at) as u64) << 48, &[][..]));
-        Ok(Run::by_group(places, &values))
+        Run::by_group(places, &values)
     }
 }
 

@@ -1,12 +1,12 @@
 use std::sync::Arc;
 
-use crate::error::Result;
-use crate::exec::TaskContext;
+use crate::error::{Error, Result};
+use crate::exec::{Executor, TaskContext};
 use crate::rdd::{Chunks, Lineage, NodeInfo, Parent, Rdd, RddNode, Record};
 
 struct UnionNode<T> {
     info: NodeInfo,
-    parents: [Arc<dyn RddNode<T>>; 2],
+    parents: Vec<Arc<dyn RddNode<T>>>,
 }
 
 impl<T: Record> Lineage for UnionNode<T> {
@@ -21,11 +21,14 @@ impl<T: Record> Lineage for UnionNode<T> {
 
 impl<T: Record> RddNode<T> for UnionNode<T> {
     fn compute(&self, task: &TaskContext, partition: usize, out: &mut Chunks<'_, T>) -> Result<()> {
-        let [first, second] = &self.parents;
-        match partition.checked_sub(first.info().partitions) {
-            None => first.compute(task, partition, out),
-            Some(partition) => second.compute(task, partition, out),
+        let mut rest = partition;
+        for parent in &self.parents {
+            match rest.checked_sub(parent.info().partitions) {
+                None => return parent.compute(task, rest, out),
+                Some(beyond) => rest = beyond,
+            }
         }
+        Err(Error::corrupt(format!("a union of {} partitions has no {partition}", self.info.partitions)))
     }
 }
 
@@ -38,7 +41,12 @@ impl<T: Record> Rdd<T> {
     /// # Ok(()) });
     /// ```
     pub fn union(&self, other: &Rdd<T>) -> Rdd<T> {
-        let info = NodeInfo::new(&self.executor, "union", self.partitions() + other.partitions());
-        Rdd::new(&self.executor, UnionNode { info, parents: [self.node.clone(), other.node.clone()] })
+        Rdd::union_all(&self.executor, &[self.clone(), other.clone()])
+    }
+
+    /// The records of each RDD in turn; none of no RDD. One node, however many there are.
+    pub(crate) fn union_all(executor: &Arc<Executor>, rdds: &[Rdd<T>]) -> Rdd<T> {
+        let info = NodeInfo::new(executor, "union", rdds.iter().map(Rdd::partitions).sum());
+        Rdd::new(executor, UnionNode { info, parents: rdds.iter().map(|rdd| rdd.node.clone()).collect() })
     }
 }

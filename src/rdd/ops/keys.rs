@@ -1,0 +1,14 @@
+use crate::rdd::{Rdd, Record};
+
+impl<K: Record, V: Record> Rdd<(K, V)> {
+    /// The key of each pair; duplicates stay. Lazy, narrow.
+    ///
+    /// ```
+    /// # millpond::doc::run_batch(["a", "a"], |lines| {
+    /// assert_eq!(lines.map(|line| (line, 1u64)).keys().collect()?, ["a", "a"]);
+    /// # Ok(()) });
+    /// ```
+    pub fn keys(&self) -> Rdd<K> {
+        self.by_chunk("keys", |chunk, out| chunk.drain(..).for_each(|(key, _)| out.emit(key)))
+    }
+}
