@@ -10,8 +10,8 @@ use crate::driver::{self, Components, Progress, RecoveryReport, Shared, StopMode
 use crate::dstream::{DStream, Graph, InputKind, PollSource, StateView};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::records::POSITIONS_PREFIX;
-use crate::id::StreamId;
-use crate::rdd::Record;
+use crate::id::{BatchTime, StreamId};
+use crate::rdd::{Rdd, Record};
 use crate::record::{Data, Text};
 use crate::source::{
     BlockStore, DirectorySource, Offer, Positions, Queue, Receiver, ReplayableSource, SocketReceiver,
@@ -223,6 +223,44 @@ impl StreamingContext {
         (self.received(name, "queue_stream", kind, Arc::new(RecordBlocks)), queue)
     }
 
+    /// The records of all these streams, batch by batch, in the order in which they are given; duplicates
+    /// stay. One node, however many there are. Lazy, narrow. No stream at all, or one of another context, makes
+    /// [`start`](StreamingContext::start) fail.
+    ///
+    /// ```
+    /// # fn main() -> millpond::Result<()> {
+    /// # let context = millpond::StreamingContext::builder("doc").build()?;
+    /// let shards: Vec<_> = ["a", "b", "c"]
+    ///     .map(|host| context.socket_text_stream(host, &format!("{host}.example:9999")))
+    ///     .into();
+    /// context.union(&shards).count().print(1);
+    /// # Ok(()) }
+    /// ```
+    pub fn union<T: Record>(&self, streams: &[DStream<T>]) -> DStream<T> {
+        DStream::union_all(&self.graph, streams)
+    }
+
+    /// Any RDD code on the batches of several streams of one type, once per batch: `make` gets their RDDs in
+    /// the order in which the streams are given. It is called on the job's driver thread and again when a batch
+    /// is replayed; it should only describe, and leave actions to outputs. No stream at all, or one of another
+    /// context, makes [`start`](StreamingContext::start) fail.
+    ///
+    /// ```
+    /// # fn main() -> millpond::Result<()> {
+    /// # let context = millpond::StreamingContext::builder("doc").build()?;
+    /// # let (one, two) = (context.queue_stream::<u64>("one").0, context.queue_stream::<u64>("two").0);
+    /// let both = context.transform(&[one, two], |rdds, _time| Ok(rdds[0].union(&rdds[1])));
+    /// both.print(10);
+    /// # Ok(()) }
+    /// ```
+    pub fn transform<T: Record, U: Record>(
+        &self,
+        streams: &[DStream<T>],
+        make: impl Fn(Vec<Rdd<T>>, BatchTime) -> Result<Rdd<U>> + Send + Sync + 'static,
+    ) -> DStream<U> {
+        DStream::transform_all(&self.graph, streams, make)
+    }
+
     fn received<T: Record>(
         &self,
         name: &str,
@@ -254,7 +292,8 @@ impl StreamingContext {
     /// starts to receive and to run new batches. Returns when the job is ready.
     ///
     /// # Errors
-    /// * [`ErrorKind::InvalidGraph`]: two streams or operators of one name, no input, nothing to do.
+    /// * [`ErrorKind::InvalidGraph`]: two streams or operators of one name, a stream of another context, no
+    ///   input, nothing to do.
     /// * [`ErrorKind::Locked`]: another process runs on the store.
     /// * [`ErrorKind::Incompatible`]: the directory is no store, another job's, or of a newer version; or the
     ///   job lacks an operator that has state in it.

@@ -1,6 +1,6 @@
 //! The graph of a job: its inputs, its stateful operators, its outputs, and a description of all.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use xxhash_rust::xxh3::xxh3_64;
@@ -67,6 +67,15 @@ struct Parts {
     problems: Vec<String>,
 }
 
+/// A stream that an operation reads.
+#[derive(Clone, Copy)]
+pub(crate) struct Upstream<'a> {
+    pub(crate) graph: &'a Arc<Graph>,
+    pub(crate) id: u32,
+    /// The time between batches in which it takes part, 0 for every batch.
+    pub(crate) slide_ms: u64,
+}
+
 /// The description of a job while it is being written.
 pub(crate) struct Graph {
     partitions: usize,
@@ -122,6 +131,33 @@ impl Graph {
             wide,
         });
         id
+    }
+
+    /// Adds an operation on streams. The one place that knows whether they all belong to this job.
+    pub(crate) fn add_operation<T>(
+        self: &Arc<Self>,
+        operation: &str,
+        upstream: &[Upstream<'_>],
+        wide: bool,
+    ) -> u32 {
+        if upstream.is_empty() {
+            self.add_problem(format!("`{operation}` is given no stream: it needs at least one"));
+        }
+        let (own, foreign): (Vec<Upstream<'_>>, Vec<Upstream<'_>>) =
+            upstream.iter().partition(|stream| Arc::ptr_eq(stream.graph, self));
+        if !foreign.is_empty() {
+            self.add_problem(format!(
+                "`{operation}` is given a stream of another context: all streams of a job come from one"
+            ));
+        }
+        let slides: BTreeSet<u64> = own.iter().map(|stream| stream.slide_ms.max(self.interval_ms)).collect();
+        if slides.len() > 1 {
+            self.add_problem(format!(
+                "`{operation}` is given streams that slide by {slides:?} ms: give their windows the same slide"
+            ));
+        }
+        let parents: Vec<u32> = own.iter().map(|stream| stream.id).collect();
+        self.add_node::<T>(operation, "", &parents, wide)
     }
 
     fn claim_name(parts: &mut Parts, kind: &str, name: &str) {

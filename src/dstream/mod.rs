@@ -9,7 +9,7 @@ mod state_view;
 
 use std::sync::Arc;
 
-pub(crate) use graph::{Graph, Input, InputKind, Job, PollSource, StatefulNode};
+pub(crate) use graph::{Graph, Input, InputKind, Job, PollSource, StatefulNode, Upstream};
 pub use ops::{Fallible, KeyContext, MapWithState, State, Timer};
 pub(crate) use outputs::Output;
 pub use outputs::{BatchInfo, OutputError};
@@ -89,6 +89,10 @@ impl<T: Record> DStream<T> {
         batch.rdd_of(self.id, || (self.make)(batch))
     }
 
+    fn upstream(&self) -> Upstream<'_> {
+        Upstream { graph: &self.graph, id: self.id, slide_ms: self.slide_ms }
+    }
+
     /// A stream whose RDDs are made from those of this one.
     fn derive<U: Record>(
         &self,
@@ -96,21 +100,52 @@ impl<T: Record> DStream<T> {
         make: impl Fn(Rdd<T>, &Batch) -> Result<Rdd<U>> + Send + Sync + 'static,
     ) -> DStream<U> {
         let parent = self.clone();
-        let id = self.graph.add_node::<U>(operation, "", &[self.id], false);
+        let id = self.graph.add_operation::<U>(operation, &[self.upstream()], false);
         DStream::new(&self.graph, id, move |batch| make(parent.rdd(batch)?, batch)).sliding(self.slide_ms)
     }
 
-    /// The same for an operation that shuffles, from this and perhaps another stream.
+    /// The same for an operation that shuffles, from this and perhaps other streams.
     fn derive_wide<U: Record>(
         &self,
         operation: &'static str,
-        others: &[u32],
+        others: &[Upstream<'_>],
         make: impl Fn(Rdd<T>, &Batch, usize) -> Result<Rdd<U>> + Send + Sync + 'static,
     ) -> DStream<U> {
         let parent = self.clone();
         let partitions = self.graph.partitions();
-        let id = self.graph.add_node::<U>(operation, "", &[&[self.id], others].concat(), true);
+        let id = self.graph.add_operation::<U>(operation, &[&[self.upstream()], others].concat(), true);
         let make = move |batch: &Batch| make(parent.rdd(batch)?, batch, partitions);
         DStream::new(&self.graph, id, make).sliding(self.slide_ms)
+    }
+
+    /// The same from this and one other stream.
+    fn derive_joined<W: Record, U: Record>(
+        &self,
+        operation: &'static str,
+        other: &DStream<W>,
+        make: impl Fn(Rdd<T>, Rdd<W>, usize) -> Rdd<U> + Send + Sync + 'static,
+    ) -> DStream<U> {
+        let right = other.clone();
+        self.derive_wide(operation, &[other.upstream()], move |left, batch, partitions| {
+            Ok(make(left, right.rdd(batch)?, partitions))
+        })
+    }
+
+    /// A stream of the job `graph` whose RDDs are made from those of any number of others.
+    fn of_streams<U: Record>(
+        graph: &Arc<Graph>,
+        operation: &'static str,
+        streams: &[DStream<T>],
+        make: impl Fn(Vec<Rdd<T>>, &Batch) -> Result<Rdd<U>> + Send + Sync + 'static,
+    ) -> DStream<U> {
+        let upstream: Vec<_> = streams.iter().map(DStream::upstream).collect();
+        let id = graph.add_operation::<U>(operation, &upstream, false);
+        let slide_ms = streams.first().map_or(0, |stream| stream.slide_ms);
+        let streams = streams.to_vec();
+        let make = move |batch: &Batch| {
+            let rdds: Result<Vec<_>> = streams.iter().map(|stream| stream.rdd(batch)).collect();
+            make(rdds?, batch)
+        };
+        DStream::new(graph, id, make).sliding(slide_ms)
     }
 }

@@ -2,12 +2,17 @@
 //! the same name does.
 
 mod cache;
+mod cogroup;
+mod combine_by_key;
 mod count;
 mod fallible;
 mod filter;
 mod flat_map;
+mod flat_map_values;
+mod full_outer_join;
 mod group_by_key;
 mod join;
+mod left_outer_join;
 mod map;
 mod map_partitions;
 mod map_values;
@@ -15,6 +20,7 @@ mod map_with_state;
 mod reduce;
 mod reduce_by_key;
 mod repartition;
+mod right_outer_join;
 mod transform;
 mod transform_with_state;
 mod union;

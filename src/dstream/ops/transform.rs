@@ -1,4 +1,6 @@
-use crate::dstream::DStream;
+use std::sync::Arc;
+
+use crate::dstream::{DStream, Graph};
 use crate::error::Result;
 use crate::id::BatchTime;
 use crate::rdd::{Rdd, Record};
@@ -19,5 +21,13 @@ impl<T: Record> DStream<T> {
         make: impl Fn(Rdd<T>, BatchTime) -> Result<Rdd<U>> + Send + Sync + 'static,
     ) -> DStream<U> {
         self.derive("transform", move |rdd, batch| make(rdd, batch.time))
+    }
+
+    pub(crate) fn transform_all<U: Record>(
+        graph: &Arc<Graph>,
+        streams: &[DStream<T>],
+        make: impl Fn(Vec<Rdd<T>>, BatchTime) -> Result<Rdd<U>> + Send + Sync + 'static,
+    ) -> DStream<U> {
+        DStream::of_streams(graph, "transform", streams, move |rdds, batch| make(rdds, batch.time))
     }
 }

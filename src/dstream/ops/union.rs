@@ -1,8 +1,12 @@
-use crate::dstream::DStream;
-use crate::rdd::Record;
+use std::sync::Arc;
+
+use crate::dstream::{DStream, Graph};
+use crate::rdd::{Rdd, Record};
 
 impl<T: Record> DStream<T> {
-    /// The records of both streams, batch by batch; see [`Rdd::union`](crate::Rdd::union).
+    /// The records of this stream, then those of the other, batch by batch; see
+    /// [`Rdd::union`](crate::Rdd::union). For more than two there is
+    /// [`StreamingContext::union`](crate::StreamingContext::union). Lazy, narrow.
     ///
     /// ```
     /// # fn main() -> millpond::Result<()> {
@@ -13,8 +17,11 @@ impl<T: Record> DStream<T> {
     /// # Ok(()) }
     /// ```
     pub fn union(&self, other: &DStream<T>) -> DStream<T> {
-        let (first, second) = (self.clone(), other.clone());
-        let id = self.graph.add_node::<T>("union", "", &[self.id, other.id], false);
-        DStream::new(&self.graph, id, move |batch| Ok(first.rdd(batch)?.union(&second.rdd(batch)?)))
+        DStream::union_all(&self.graph, &[self.clone(), other.clone()])
+    }
+
+    /// One node, however many streams there are.
+    pub(crate) fn union_all(graph: &Arc<Graph>, streams: &[DStream<T>]) -> DStream<T> {
+        DStream::of_streams(graph, "union", streams, |rdds, batch| Ok(Rdd::union_all(&batch.executor, &rdds)))
     }
 }
