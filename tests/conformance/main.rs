@@ -38,9 +38,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 #![cfg(feature = "testkit")]
 
+mod coverage;
 #[path = "../support/lives.rs"]
 mod lives;
 mod rows;
+#[path = "../support/source_text.rs"]
+mod source_text;
 mod suite;
 
 use lives::{Life, Run};
