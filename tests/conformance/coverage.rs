@@ -32,8 +32,9 @@ fn operations() -> Vec<(String, String)> {
                 continue;
             }
             let body = &source.shipped[at..block_end(&source.shipped, at)];
-            for method in words(body, "pub fn ") {
-                let method = name_at(&body[method + "pub fn ".len()..]);
+            for method in
+                words(body, "pub ").into_iter().filter_map(|at| method_name(&body[at + "pub ".len()..]))
+            {
                 found.push((format!("{name}::{method}"), source.path.clone()));
             }
         }
@@ -41,6 +42,13 @@ fn operations() -> Vec<(String, String)> {
     found.sort();
     found.dedup();
     found
+}
+
+/// The name of the method that is declared here, after its `pub`.
+fn method_name(declaration: &str) -> Option<String> {
+    let declaration =
+        ["const ", "async "].into_iter().fold(declaration, |rest, word| rest.trim_start_matches(word));
+    declaration.strip_prefix("fn ").map(name_at)
 }
 
 /// Where the body of each `impl Type` begins, with the name of the type; implementations of traits are left out.

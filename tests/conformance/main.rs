@@ -50,13 +50,19 @@ use lives::{Life, Run};
 use millpond::StopMode;
 use millpond::testkit::FaultPlan;
 use proptest::prelude::*;
-use suite::{Input, Pair, Row, compare_outcomes, run_and_check};
+use suite::{Input, Outcome, Pair, Row, compare_outcomes, keeps_state, run_and_check};
 
-/// So many rows share a job.
-const ROWS_PER_JOB: usize = 12;
+/// So many rows with state share a job: each adds steps on the disk, and so runs of the whole job.
+const STATEFUL_ROWS_PER_JOB: usize = 4;
 
+/// So many crashed jobs run at a time: each mostly waits for the one thread that computes it.
+const CRASHING_THREADS: usize = 3;
+
+/// All rows, shared out to jobs: one for those without state, which add no steps.
 fn jobs() -> Vec<Vec<&'static Row>> {
-    rows::all().chunks(ROWS_PER_JOB).map(<[_]>::to_vec).collect()
+    let (stateful, stateless): (Vec<_>, Vec<_>) = rows::all().into_iter().partition(|row| keeps_state(row));
+    let stateful = stateful.chunks(STATEFUL_ROWS_PER_JOB).map(<[_]>::to_vec);
+    std::iter::once(stateless).chain(stateful).collect()
 }
 
 fn batch() -> impl Strategy<Value = Vec<Pair>> {
@@ -86,8 +92,12 @@ fn input(batches: std::ops::Range<usize>) -> impl Strategy<Value = Input> {
 }
 
 fn run() -> impl Strategy<Value = Run> {
-    let run =
-        |(threads, partitions, checkpoint_every)| Run { threads, partitions, ranges: 0, checkpoint_every };
+    let run = |(threads, partitions, checkpoint_every)| Run {
+        threads,
+        partitions,
+        checkpoint_every,
+        ..Run::default()
+    };
     (1usize..5, 1usize..21, 1u64..11).prop_map(run)
 }
 
@@ -158,21 +168,42 @@ fn partitions_and_checkpoints_change_nothing() {
     }
 }
 
+/// Runs the job crashed at each of these steps of its first life.
+fn crash_at_each(
+    steps: impl Iterator<Item = u64>,
+    job: &[&Row],
+    input: &Input,
+    run: &Run,
+    expected: &Outcome,
+) -> Result<(), String> {
+    for step in steps {
+        let crashed = Life::with_faults(run, &FaultPlan::crash_at(step));
+        let found = run_and_check(job, input, &[crashed], run);
+        found
+            .and_then(|found| compare_outcomes(expected, &found))
+            .map_err(|found| format!("{found}\n  in: {run:?}, a crash at disk step {step}"))?;
+    }
+    Ok(())
+}
+
 #[test]
 fn a_crash_at_every_single_step_changes_nothing() {
+    let (input, run) = (fixed_input(5), Run { threads: 1, checkpoint_every: 2, ..Run::default() });
     for job in jobs() {
-        let (input, run) = (fixed_input(6), Run { threads: 1, checkpoint_every: 2, ..Run::default() });
         let counting = FaultPlan::never();
         let whole = run_and_check(&job, &input, &[Life::with_faults(&run, &counting)], &run);
         let expected = hold(whole, "no crash");
         let steps = counting.steps();
         assert!(steps > 40, "only {steps} steps: the run does not do what it should");
-        for step in 1..=steps {
-            let crashed = Life::with_faults(&run, &FaultPlan::crash_at(step));
-            let found = run_and_check(&job, &input, &[crashed], &run);
-            let done = format!("{run:?}, a crash at disk step {step} of {steps}");
-            hold(found.and_then(|found| compare_outcomes(&expected, &found)), &done);
-        }
+        std::thread::scope(|scope| {
+            let share = |first: u64| {
+                let (job, input, run, expected) = (&job, &input, &run, &expected);
+                let steps = (first..=steps).step_by(CRASHING_THREADS);
+                scope.spawn(move || crash_at_each(steps, job, input, run, expected))
+            };
+            let shares: Vec<_> = (1..=CRASHING_THREADS as u64).map(share).collect();
+            shares.into_iter().for_each(|share| hold(share.join().unwrap(), "a crash at each step"));
+        });
     }
 }
 
@@ -191,8 +222,14 @@ fn other_threads_and_partitions_after_a_restart_change_nothing() {
     }
 }
 
+/// More of them with `PROPTEST_CASES`.
+fn cases() -> ProptestConfig {
+    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
+    ProptestConfig::with_cases(asked.unwrap_or(10))
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(10))]
+    #![proptest_config(cases())]
 
     /// Random inputs and lives: crashed, stopped, and started again with other threads and partitions.
     #[test]

@@ -262,6 +262,16 @@ fn describe(
     }
 }
 
+/// Whether a row names state that it keeps.
+pub fn keeps_state(row: &Row) -> bool {
+    let dir = tempfile::tempdir().unwrap();
+    let context = StreamingContext::builder("never started").build().unwrap();
+    let input = Input { left: Vec::new(), right: Vec::new(), times: Vec::new(), ranges: 1 };
+    let recording = Recording::default();
+    describe(&[row], &input, dir.path(), &recording, &context, &Run::default());
+    !recording.lock().states.is_empty()
+}
+
 /// What a job of several rows did.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Outcome {
