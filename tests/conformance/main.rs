@@ -202,7 +202,8 @@ fn a_crash_at_every_single_step_changes_nothing() {
                 scope.spawn(move || crash_at_each(steps, job, input, run, expected))
             };
             let shares: Vec<_> = (1..=CRASHING_THREADS as u64).map(share).collect();
-            shares.into_iter().for_each(|share| hold(share.join().unwrap(), "a crash at each step"));
+            let names: Vec<_> = job.iter().map(|row| row.name).collect();
+            shares.into_iter().for_each(|share| hold(share.join().unwrap(), &format!("a job of {names:?}")));
         });
     }
 }
@@ -211,9 +212,9 @@ fn a_crash_at_every_single_step_changes_nothing() {
 fn other_threads_and_partitions_after_a_restart_change_nothing() {
     for job in jobs() {
         for stop in [StopMode::Graceful, StopMode::Now] {
-            for (partitions, then) in [(3, 20), (16, 1), (1, 7)] {
+            for (after, partitions, then) in [(2, 3, 20), (3, 16, 1), (4, 1, 7), (5, 7, 8)] {
                 let run = Run { partitions, ..Run::default() };
-                let life = Life { run, faults: FaultPlan::never(), stop: Some((4, stop)) };
+                let life = Life { run, faults: FaultPlan::never(), stop: Some((after, stop)) };
                 let last = Run { partitions: then, threads: 3, ..Run::default() };
                 let done = format!("{life:?}, then {last:?}");
                 hold(run_and_check(&job, &fixed_input(8), &[life], &last), &done);
