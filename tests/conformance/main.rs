@@ -6,6 +6,7 @@
 //! * on random inputs, with empty batches, one hot key, many distinct keys and duplicates;
 //! * on 1 to 4 threads, 1 to 20 partitions, with a checkpoint after every 1 to 10 batches;
 //! * crashed at every single step on the disk, and at random steps of several lives in a row;
+//! * with tasks that fail half-way and are tried again;
 //! * stopped, gracefully and at once, and started again with other threads and partitions.
 //!
 //! Each time every batch must be what the oracle says; whatever is emitted again must be the same again under the
@@ -92,13 +93,15 @@ fn input(batches: std::ops::Range<usize>) -> impl Strategy<Value = Input> {
 }
 
 fn run() -> impl Strategy<Value = Run> {
-    let run = |(threads, partitions, checkpoint_every)| Run {
-        threads,
-        partitions,
-        checkpoint_every,
-        ..Run::default()
-    };
-    (1usize..5, 1usize..21, 1u64..11).prop_map(run)
+    (1usize..5, 1usize..21, 1u64..11, any::<bool>()).prop_map(
+        |(threads, partitions, checkpoint_every, flaky)| Run {
+            threads,
+            partitions,
+            checkpoint_every,
+            flaky,
+            ..Run::default()
+        },
+    )
 }
 
 /// A life before it is lived.
@@ -118,7 +121,8 @@ impl Fate {
 
 fn fate() -> impl Strategy<Value = Fate> {
     let stop = (1u64..12, prop_oneof![Just(StopMode::Graceful), Just(StopMode::Now)]);
-    let crash = prop_oneof![1 => Just(None), 3 => (1u64..400).prop_map(Some)];
+    let crash =
+        prop_oneof![1 => Just(None), 3 => (1u64..80).prop_map(Some), 2 => (80u64..300).prop_map(Some)];
     let fate = |(run, crash_at, stop)| Fate { run, crash_at, stop };
     (run(), crash, prop::option::of(stop)).prop_map(fate)
 }
@@ -155,6 +159,18 @@ fn threads_change_nothing() {
             let found = run_and_check(&job, &input, &[], &run);
             hold(found.and_then(|found| compare_outcomes(&expected, &found)), &format!("{run:?}"));
         }
+    }
+}
+
+/// A task that fails is tried again: nothing of its first attempt may be left anywhere.
+#[test]
+fn failing_tasks_change_nothing() {
+    for job in jobs() {
+        let input = fixed_input(6);
+        let expected = hold(run_and_check(&job, &input, &[], &Run::default()), "no failures");
+        let run = Run { flaky: true, ..Run::default() };
+        let found = run_and_check(&job, &input, &[], &run);
+        hold(found.and_then(|found| compare_outcomes(&expected, &found)), &format!("{run:?}"));
     }
 }
 

@@ -241,11 +241,12 @@ fn describe(
 ) {
     let events = input.times.iter().zip(&input.left);
     let events = events.map(|(times, pairs)| times.iter().copied().zip(pairs.iter().copied()).collect());
-    let ranges = input.ranges;
-    let events = context.replayable_stream("events", Scripted { chunks: Arc::new(events.collect()), ranges });
+    let (ranges, flaky) = (input.ranges, run.flaky);
+    let events =
+        context.replayable_stream("events", Scripted { chunks: Arc::new(events.collect()), ranges, flaky });
     let left = events.map(|(_, pair)| pair);
     let right =
-        context.replayable_stream("right", Scripted { chunks: Arc::new(input.right.clone()), ranges });
+        context.replayable_stream("right", Scripted { chunks: Arc::new(input.right.clone()), ranges, flaky });
     for row in rows {
         let job = Job {
             left: left.clone(),

@@ -3,13 +3,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+use std::collections::HashSet;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use millpond::testkit::FaultPlan;
 use millpond::{
-    Emitter, ErrorKind, ManualClock, Offer, Positions, RangeReader, Record, ReplayableSource, Result,
+    Emitter, Error, ErrorKind, ManualClock, Offer, Positions, RangeReader, Record, ReplayableSource, Result,
     RunningContext, SourceRange, StopMode, StreamingContext,
 };
 
@@ -20,6 +21,8 @@ pub const INTERVAL_MS: u64 = 1_000;
 pub struct Scripted<T> {
     pub chunks: Arc<Vec<Vec<T>>>,
     pub ranges: usize,
+    /// The first time that a range is read, it gives too much and fails.
+    pub flaky: bool,
 }
 
 /// Where the part `part` of `ranges` begins in a chunk of `records`.
@@ -49,12 +52,16 @@ impl<T: Record> ReplayableSource for Scripted<T> {
     }
 
     fn reader(&self) -> Arc<dyn RangeReader<T>> {
-        Arc::new(ScriptReader { chunks: self.chunks.clone() })
+        let (chunks, flaky) = (self.chunks.clone(), self.flaky);
+        Arc::new(ScriptReader { chunks, flaky, read: Mutex::default() })
     }
 }
 
 struct ScriptReader<T> {
     chunks: Arc<Vec<Vec<T>>>,
+    flaky: bool,
+    /// The starts of the ranges that were read before.
+    read: Mutex<HashSet<u64>>,
 }
 
 impl<T: Record> RangeReader<T> for ScriptReader<T> {
@@ -63,6 +70,11 @@ impl<T: Record> RangeReader<T> for ScriptReader<T> {
         let whole = range.end >> 32 > range.start >> 32;
         let end = if whole { chunk.len() } else { range.end as u32 as usize };
         let records = &chunk[range.start as u32 as usize..end];
+        if self.flaky && self.read.lock().unwrap().insert(range.start) {
+            // More than a chunk, so that some of it has gone on when the failure comes.
+            records.iter().cycle().take(600).for_each(|record| out.emit(record.clone()));
+            return Err(Error::new(ErrorKind::Source, "the first read of a range fails"));
+        }
         records.iter().for_each(|record| out.emit(record.clone()));
         Ok(records.len() as u64)
     }
@@ -75,11 +87,13 @@ pub struct Run {
     pub partitions: usize,
     pub ranges: usize,
     pub checkpoint_every: u64,
+    /// Whether the first read of each range gives too much and fails, so that its task is tried again.
+    pub flaky: bool,
 }
 
 impl Default for Run {
     fn default() -> Self {
-        Run { threads: 2, partitions: 3, ranges: 2, checkpoint_every: 3 }
+        Run { threads: 2, partitions: 3, ranges: 2, checkpoint_every: 3, flaky: false }
     }
 }
 

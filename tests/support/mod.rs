@@ -35,7 +35,7 @@ impl Sink {
 /// Sums per key that are removed at zero; counts of batches per key, for every key there is; and the largest
 /// sum ever per key, from the first operator's output.
 pub fn describe(context: &StreamingContext, chunks: &Arc<Vec<Chunk>>, run: &Run, sink: &Sink) {
-    let source = Scripted { chunks: chunks.clone(), ranges: run.ranges };
+    let source = Scripted { chunks: chunks.clone(), ranges: run.ranges, flaky: run.flaky };
     let pairs = context.replayable_stream("script", source);
     let sums =
         pairs.reduce_by_key(|a, b| a.wrapping_add(b)).update_state_by_key("sums", |new, sum: Option<i64>| {

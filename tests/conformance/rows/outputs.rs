@@ -1,15 +1,22 @@
 //! What makes records leave the job.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use crate::suite::{Input, Order, Row};
 
 pub const ROWS: &[Row] = &[
     Row {
+        // Every third batch fails once when it was emitted already, and is emitted again.
         name: "for_each_rdd",
         covers: &["DStream::for_each_rdd"],
         describe: |job| {
             let emitted = job.collector(Order::Exact);
+            let failed = AtomicU64::new(0);
             job.left.for_each_rdd(move |rdd, info| {
                 emitted.put(info, [(info.batch.0, info.time.0, rdd.collect()?)]);
+                if info.batch.0 % 3 == 0 && failed.swap(info.batch.0, Ordering::SeqCst) != info.batch.0 {
+                    return Err("the sink has trouble for once".into());
+                }
                 Ok(())
             });
         },
