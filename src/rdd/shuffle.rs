@@ -465,7 +465,7 @@ mod tests {
 
     #[test]
     fn more_records_than_a_run_can_number_are_refused() {
-        let error = Run::by_group(std::iter::empty(), &vec![(); TOO_MANY]).unwrap_err();
+        let error = Run::by_group(std::iter::empty(), &[(); TOO_MANY]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidGraph);
         assert!(error.to_string().contains("2^32 records"), "{error}");
     }
