@@ -7,6 +7,9 @@ pub(super) struct Both;
 impl<V: Record, W: Record> JoinKind<V, W> for Both {
     type Out = (Vec<V>, Vec<W>);
 
+    const LEFT_ALONE: bool = true;
+    const RIGHT_ALONE: bool = true;
+
     fn each(left: &[V], right: &[W], mut emit: impl FnMut((Vec<V>, Vec<W>))) {
         emit((left.to_vec(), right.to_vec()));
     }

@@ -7,6 +7,9 @@ struct FullOuter;
 impl<V: Record, W: Record> JoinKind<V, W> for FullOuter {
     type Out = (Option<V>, Option<W>);
 
+    const LEFT_ALONE: bool = true;
+    const RIGHT_ALONE: bool = true;
+
     fn each(left: &[V], right: &[W], emit: impl FnMut((Option<V>, Option<W>))) {
         cross(or_none(left), or_none(right), emit);
     }

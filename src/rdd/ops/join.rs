@@ -7,6 +7,9 @@ struct Inner;
 impl<V: Record, W: Record> JoinKind<V, W> for Inner {
     type Out = (V, W);
 
+    const LEFT_ALONE: bool = false;
+    const RIGHT_ALONE: bool = false;
+
     fn each(left: &[V], right: &[W], emit: impl FnMut((V, W))) {
         cross(left.iter().cloned(), right.iter().cloned(), emit);
     }

@@ -11,7 +11,11 @@ use crate::record::{Data, Key, KeyHash};
 pub(super) trait JoinKind<V, W>: 'static {
     type Out: Record;
 
-    /// Emits what becomes of a key; at least one side has values.
+    /// Whether keys that are on one side only count; they are passed over otherwise.
+    const LEFT_ALONE: bool;
+    const RIGHT_ALONE: bool;
+
+    /// Emits what becomes of a key.
     fn each(left: &[V], right: &[W], emit: impl FnMut(Self::Out));
 }
 
@@ -43,8 +47,8 @@ impl<J: JoinKind<V, W>, V: Record, W: Record> Joined<J, V, W> {
         Arc::new(Joined { left, right, kind: PhantomData })
     }
 
-    /// Visits the keys of a group with their values left and right: those on the left in order of first
-    /// appearance, then those that are on the right only.
+    /// Visits the keys of a group that count with their values left and right: those on the left in order of
+    /// first appearance, then those that are on the right only.
     fn for_each_key(
         &self,
         group: usize,
@@ -52,8 +56,14 @@ impl<J: JoinKind<V, W>, V: Record, W: Record> Joined<J, V, W> {
     ) -> Result<()> {
         let (left, right) = (self.left.grouped(group)?, self.right.grouped(group)?);
         for (at, (hash, key)) in left.keys.iter().enumerate() {
-            let with = right.keys.find(hash, key).map_or(&[][..], |at| right.values(at));
-            visit(hash, key, left.values(at), with)?;
+            match right.keys.find(hash, key) {
+                Some(with) => visit(hash, key, left.values(at), right.values(with))?,
+                None if J::LEFT_ALONE => visit(hash, key, left.values(at), &[])?,
+                None => {}
+            }
+        }
+        if !J::RIGHT_ALONE {
+            return Ok(());
         }
         for (at, (hash, key)) in right.keys.iter().enumerate() {
             if left.keys.find(hash, key).is_none() {

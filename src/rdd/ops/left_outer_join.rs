@@ -7,6 +7,9 @@ struct LeftOuter;
 impl<V: Record, W: Record> JoinKind<V, W> for LeftOuter {
     type Out = (V, Option<W>);
 
+    const LEFT_ALONE: bool = true;
+    const RIGHT_ALONE: bool = false;
+
     fn each(left: &[V], right: &[W], emit: impl FnMut((V, Option<W>))) {
         cross(left.iter().cloned(), or_none(right), emit);
     }

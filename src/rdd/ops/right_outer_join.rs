@@ -7,6 +7,9 @@ struct RightOuter;
 impl<V: Record, W: Record> JoinKind<V, W> for RightOuter {
     type Out = (Option<V>, W);
 
+    const LEFT_ALONE: bool = false;
+    const RIGHT_ALONE: bool = true;
+
     fn each(left: &[V], right: &[W], emit: impl FnMut((Option<V>, W))) {
         cross(or_none(left), right.iter().cloned(), emit);
     }
@@ -14,7 +17,7 @@ impl<V: Record, W: Record> JoinKind<V, W> for RightOuter {
 
 impl<K: Key, V: Data> Rdd<(K, V)> {
     /// Every value of the other RDD with every value of this one that has the same key, or with `None` where
-    /// this one has none. Within a key this RDD's values come first in the order.
+    /// this one has none. The pairs of a key are ordered by this RDD's values first.
     ///
     /// Lazy, wide: a shuffle for each side that is not partitioned by key already. The result is partitioned by
     /// key: a following keyed operation needs no shuffle.

@@ -7,6 +7,9 @@ struct LeftOnly;
 impl<V: Record, W: Record> JoinKind<V, W> for LeftOnly {
     type Out = V;
 
+    const LEFT_ALONE: bool = true;
+    const RIGHT_ALONE: bool = false;
+
     fn each(left: &[V], right: &[W], emit: impl FnMut(V)) {
         if right.is_empty() {
             left.iter().cloned().for_each(emit);
