@@ -166,16 +166,18 @@ pub(crate) struct Outcome<T, U> {
     pub(crate) failed: u64,
 }
 
+type ByPartition<T, U> = Arc<Vec<Arc<Outcome<T, U>>>>;
+
 /// A stage that ends with the outcome of each partition, kept until the batch is over.
 struct Outcomes<T, U> {
     input: Arc<dyn RddNode<T>>,
     attempt: Attempt<T, U>,
     on_failure: OnFailure,
-    partitions: Mutex<Option<Arc<Vec<Arc<Outcome<T, U>>>>>>,
+    partitions: Mutex<Option<ByPartition<T, U>>>,
 }
 
 impl<T: Record, U: Record> Outcomes<T, U> {
-    fn ready(&self) -> Option<Arc<Vec<Arc<Outcome<T, U>>>>> {
+    fn ready(&self) -> Option<ByPartition<T, U>> {
         self.partitions.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
