@@ -237,7 +237,7 @@ impl StreamingContext {
     /// # Ok(()) }
     /// ```
     pub fn union<T: Record>(&self, streams: &[DStream<T>]) -> DStream<T> {
-        DStream::union_all(&self.graph, streams)
+        DStream::union_of(&self.graph, streams)
     }
 
     /// Any RDD code on the batches of several streams of one type, once per batch: `make` gets their RDDs in

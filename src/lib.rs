@@ -96,7 +96,7 @@ pub use dstream::{
 pub use error::{Error, ErrorKind, Result};
 pub use format::{FORMAT_VERSION, FORMAT_VERSION_OLDEST};
 pub use id::{BatchId, BatchTime, BlockId, CheckpointId, EpochId, ExtentId, SegmentId, StreamId};
-pub use rdd::{Emitter, FallibleRdd, Rdd, Record};
+pub use rdd::{Emitter, FallibleRdd, Rdd, Record, StorageLevel};
 pub use record::{Data, DataBuffer, DeadLetter, Key, Text, Words};
 pub use rkyv;
 pub use source::{
@@ -108,6 +108,7 @@ pub use time::{Clock, ManualClock, SystemClock, WakeUp};
 /// What the crate proves its own recovery with (feature `testkit`).
 #[cfg(feature = "testkit")]
 pub mod testkit {
+    pub use crate::rdd::LocalRdds;
     pub use crate::store::FaultPlan;
 }
 

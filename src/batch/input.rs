@@ -104,15 +104,21 @@ impl<T: Record> Lineage for InputNode<T> {
 
 impl<T: Record> RddNode<T> for InputNode<T> {
     fn compute(&self, task: &TaskContext, partition: usize, out: &mut Chunks<'_, T>) -> Result<()> {
-        let mut forward = |chunk: &mut Vec<T>| out(chunk);
-        let mut emitter = Emitter::new(&mut forward);
-        let records = match self.input.blocks.get(partition) {
-            Some(block) => self.read_block(task, block, &mut emitter)?,
-            None => self.read_range(task, partition - self.input.blocks.len(), &mut emitter)?,
+        let mut taken = 0;
+        let mut forward = |chunk: &mut Vec<T>| {
+            taken += chunk.len() as u64;
+            out(chunk)
         };
-        emitter.finish()?;
-        self.input.records[partition].store(records, Ordering::Relaxed);
-        Ok(())
+        let mut emitter = Emitter::new(&mut forward);
+        let read = match self.input.blocks.get(partition) {
+            Some(block) => self.read_block(task, block, &mut emitter),
+            None => self.read_range(task, partition - self.input.blocks.len(), &mut emitter),
+        };
+        let read = read.and_then(|records| emitter.finish().map(|()| records));
+        // An action that has enough ends the reading early; another one may have read everything before.
+        let records = *read.as_ref().unwrap_or(&taken);
+        self.input.records[partition].fetch_max(records, Ordering::Relaxed);
+        read.map(|_| ())
     }
 }
 

@@ -8,36 +8,38 @@ use crate::error::Result;
 use crate::exec::Executor;
 use crate::rdd::{Lineage, Parent, Rdd, Record, WideDependency};
 
-/// Runs the shuffles that `node` reads, those furthest up first. An explicit stack: lineages may be deeper
-/// than a thread's stack allows.
+/// Runs the shuffles that `node` reads, each after those that its own map side reads. An explicit stack:
+/// lineages may be deeper than a thread's stack allows.
 pub(crate) fn prepare(executor: &Executor, node: &dyn Lineage) -> Result<()> {
     prepare_all(executor, node.parents())
 }
 
+/// A step of a walk through a lineage.
+enum Step {
+    Enter(Parent),
+    /// Everything above this shuffle was visited.
+    Leave(Arc<dyn WideDependency>),
+}
+
 /// The same for what something is about to read.
 pub(crate) fn prepare_all(executor: &Executor, parents: Vec<Parent>) -> Result<()> {
-    enum Step {
-        Enter(Parent),
-        Leave(Arc<dyn WideDependency>),
-    }
     let mut seen = HashSet::new();
-    let mut pending: Vec<Step> = parents.into_iter().map(Step::Enter).collect();
+    let mut pending: Vec<Step> = parents.into_iter().rev().map(Step::Enter).collect();
     while let Some(step) = pending.pop() {
-        let next = match step {
+        let node = match step {
             Step::Enter(Parent::Narrow(node)) => node,
             Step::Enter(Parent::Wide(shuffle)) => {
-                let parent = shuffle.parent();
+                let node = shuffle.parent();
                 pending.push(Step::Leave(shuffle));
-                parent
+                node
             }
-            // Everything it reads was left before it, whichever way it was first come by.
             Step::Leave(shuffle) => {
                 shuffle.prepare(executor)?;
                 continue;
             }
         };
-        if seen.insert(next.info().id) {
-            pending.extend(next.parents().into_iter().map(Step::Enter));
+        if seen.insert(node.info().id) {
+            pending.extend(node.parents().into_iter().rev().map(Step::Enter));
         }
     }
     Ok(())

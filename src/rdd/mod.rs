@@ -6,8 +6,11 @@
 //! partitions of its parent in the same task; a **wide** one goes through a [`shuffle`].
 
 mod actions;
+mod draws;
 mod fallible;
 mod lineage;
+#[cfg(any(test, feature = "testkit"))]
+mod local;
 mod node;
 mod ops;
 pub(crate) mod shuffle;
@@ -17,8 +20,11 @@ use std::sync::Arc;
 pub use fallible::FallibleRdd;
 pub(crate) use fallible::{Attempt, OnFailure, Outcome};
 pub(crate) use lineage::prepare_all;
+#[cfg(any(test, feature = "testkit"))]
+pub use local::LocalRdds;
 pub use node::Emitter;
 pub(crate) use node::{CHUNK_RECORDS, Chunks, Lineage, NodeInfo, Parent, RddNode, WideDependency};
+pub use ops::StorageLevel;
 
 use crate::exec::Executor;
 

@@ -43,6 +43,7 @@ pub(crate) trait Lineage: Send + Sync {
 }
 
 /// An edge of a lineage.
+#[derive(Clone)]
 pub(crate) enum Parent {
     Narrow(Arc<dyn Lineage>),
     Wide(Arc<dyn WideDependency>),

@@ -17,11 +17,11 @@ impl<T: Record> DStream<T> {
     /// # Ok(()) }
     /// ```
     pub fn union(&self, other: &DStream<T>) -> DStream<T> {
-        DStream::union_all(&self.graph, &[self.clone(), other.clone()])
+        DStream::union_of(&self.graph, &[self.clone(), other.clone()])
     }
 
     /// One node, however many streams there are.
-    pub(crate) fn union_all(graph: &Arc<Graph>, streams: &[DStream<T>]) -> DStream<T> {
-        DStream::of_streams(graph, "union", streams, |rdds, batch| Ok(Rdd::union_all(&batch.executor, &rdds)))
+    pub(crate) fn union_of(graph: &Arc<Graph>, streams: &[DStream<T>]) -> DStream<T> {
+        DStream::of_streams(graph, "union", streams, |rdds, batch| Ok(Rdd::union_of(&batch.executor, &rdds)))
     }
 }

@@ -1,36 +1,7 @@
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
-use crate::exec::{Executor, TaskContext};
-use crate::rdd::{Chunks, Lineage, NodeInfo, Parent, Rdd, RddNode, Record};
-
-struct UnionNode<T> {
-    info: NodeInfo,
-    parents: Vec<Arc<dyn RddNode<T>>>,
-}
-
-impl<T: Record> Lineage for UnionNode<T> {
-    fn info(&self) -> &NodeInfo {
-        &self.info
-    }
-
-    fn parents(&self) -> Vec<Parent> {
-        self.parents.iter().map(|parent| Parent::Narrow(parent.clone())).collect()
-    }
-}
-
-impl<T: Record> RddNode<T> for UnionNode<T> {
-    fn compute(&self, task: &TaskContext, partition: usize, out: &mut Chunks<'_, T>) -> Result<()> {
-        let mut rest = partition;
-        for parent in &self.parents {
-            match rest.checked_sub(parent.info().partitions) {
-                None => return parent.compute(task, rest, out),
-                Some(beyond) => rest = beyond,
-            }
-        }
-        Err(Error::corrupt(format!("a union of {} partitions has no {partition}", self.info.partitions)))
-    }
-}
+use crate::exec::Executor;
+use crate::rdd::{Rdd, Record};
 
 impl<T: Record> Rdd<T> {
     /// The records of this RDD, then those of the other; duplicates stay. Lazy, narrow.
@@ -41,12 +12,36 @@ impl<T: Record> Rdd<T> {
     /// # Ok(()) });
     /// ```
     pub fn union(&self, other: &Rdd<T>) -> Rdd<T> {
-        Rdd::union_all(&self.executor, &[self.clone(), other.clone()])
+        Rdd::union_of(&self.executor, &[self.clone(), other.clone()])
     }
 
-    /// The records of each RDD in turn; none of no RDD. One node, however many there are.
-    pub(crate) fn union_all(executor: &Arc<Executor>, rdds: &[Rdd<T>]) -> Rdd<T> {
-        let info = NodeInfo::new(executor, "union", rdds.iter().map(Rdd::partitions).sum());
-        Rdd::new(executor, UnionNode { info, parents: rdds.iter().map(|rdd| rdd.node.clone()).collect() })
+    /// The records of this RDD, then those of all others in their order; duplicates stay. Lazy, narrow: one
+    /// step of the lineage, however many there are.
+    ///
+    /// ```
+    /// # millpond::doc::run_batch(["a"], |lines| {
+    /// assert_eq!(lines.union_all(&[lines.clone(), lines.clone()]).count()?, 3);
+    /// # Ok(()) });
+    /// ```
+    pub fn union_all(&self, others: &[Rdd<T>]) -> Rdd<T> {
+        Rdd::union_of(&self.executor, &[std::slice::from_ref(self), others].concat())
+    }
+
+    /// The union of any number of RDDs, without a partition for none.
+    pub(crate) fn union_of(executor: &Arc<Executor>, rdds: &[Rdd<T>]) -> Rdd<T> {
+        let nodes: Vec<_> = rdds.iter().map(|rdd| rdd.node.clone()).collect();
+        // The number of the first partition of each.
+        let mut starts = Vec::with_capacity(rdds.len());
+        let mut partitions = 0;
+        for rdd in rdds {
+            starts.push(partitions);
+            partitions += rdd.partitions();
+        }
+        let parents = rdds.iter().map(Rdd::as_narrow_parent).collect();
+        Rdd::gathered(executor, "union", partitions, parents, move |task, partition, out| {
+            // The last that begins at or before it: those before that and at the same start are empty.
+            let at = starts.partition_point(|start| *start <= partition) - 1;
+            nodes[at].compute(task, partition - starts[at], out)
+        })
     }
 }

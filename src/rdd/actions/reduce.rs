@@ -1,0 +1,22 @@
+use crate::error::Result;
+use crate::rdd::{Rdd, Record};
+
+impl<T: Record> Rdd<T> {
+    /// All records merged into one, `None` when there are none. `merge` should be associative; it is
+    /// applied in partition order, so that it need not be commutative.
+    ///
+    /// # Errors
+    /// When a task failed on every attempt.
+    pub fn reduce(&self, merge: impl Fn(T, T) -> T + Send + Sync) -> Result<Option<T>> {
+        let parts = self.run("reduce", |_, compute| {
+            let mut merged = None;
+            compute(&mut |chunk| {
+                merged = merged.take().into_iter().chain(chunk.drain(..)).reduce(&merge);
+                Ok(())
+            })?;
+            Ok(merged)
+        })?;
+        let merged = self.merge_parts("reduce", || parts.iter().flatten().cloned().reduce(&merge))?;
+        Ok(merged.flatten())
+    }
+}
