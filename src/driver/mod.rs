@@ -3,6 +3,7 @@
 mod plan;
 mod progress;
 mod run;
+mod shares;
 mod start;
 
 use std::collections::HashMap;

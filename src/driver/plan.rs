@@ -11,6 +11,7 @@ use crate::id::{BatchId, BatchTime, StreamId};
 use crate::receive_log::ReceivedBlock;
 use crate::source::SourceRange;
 
+use super::shares::{bytes_in_plan, deal};
 use super::{Driver, lock};
 
 /// So many blocks at most in one batch, so that a plan stays small.
@@ -18,9 +19,6 @@ const BLOCKS_MAX: usize = 2_000;
 
 /// What the ranges of a plan may take in it.
 const RANGES_BYTES_MAX: usize = 80 << 10;
-
-/// What a range takes in a plan besides its partition's name.
-const RANGE_BYTES: usize = 64;
 
 /// In the order of the streams' ids, so that a plan's bytes depend on what is planned alone.
 pub(super) type Inputs = BTreeMap<StreamId, Arc<BatchInput>>;
@@ -81,9 +79,8 @@ impl Driver {
     fn poll_sources(&mut self) -> Result<HashMap<StreamId, Vec<SourceRange>>> {
         let now_ms = self.now_ms();
         let limit = self.settings.source_bytes_per_batch_max;
-        let mut left = RANGES_BYTES_MAX;
         let mut waiting = false;
-        let mut offered = HashMap::new();
+        let (mut streams, mut offers) = (Vec::new(), Vec::new());
         for input in &mut self.inputs {
             let InputKind::Replayable { source, positions } = &mut input.kind else { continue };
             let offer = source
@@ -92,20 +89,16 @@ impl Driver {
             for partition in &offer.retired {
                 positions.forget(partition)?;
             }
-            let all = offer.ranges.len();
             refuse_long_names(&offer.ranges).map_err(|error| error.within(format!("`{}`", input.name)))?;
-            let fitting = offer.ranges.into_iter().take_while(|range| {
-                let bytes = range.partition.len() + RANGE_BYTES;
-                let fits = bytes <= left;
-                left = left.saturating_sub(bytes);
-                fits
-            });
-            let ranges: Vec<SourceRange> = fitting.collect();
-            waiting |= offer.waiting || ranges.len() < all;
-            offered.insert(input.stream, ranges);
+            waiting |= offer.waiting;
+            streams.push(input.stream);
+            offers.push(offer.ranges);
         }
-        self.sources_wait = waiting;
-        Ok(offered)
+        let all: usize = offers.iter().map(Vec::len).sum();
+        let first = self.next_batch.0 % streams.len().max(1) as u64;
+        let dealt = deal(offers, first as usize, RANGES_BYTES_MAX);
+        self.sources_wait = waiting || dealt.iter().map(Vec::len).sum::<usize>() < all;
+        Ok(streams.into_iter().zip(dealt).collect())
     }
 
     /// Makes a batch from a plan of an earlier run.
@@ -152,8 +145,7 @@ impl Driver {
 
 /// A range that fits no plan would wait for ever.
 fn refuse_long_names(ranges: &[SourceRange]) -> Result<()> {
-    let Some(long) = ranges.iter().find(|range| range.partition.len() + RANGE_BYTES > RANGES_BYTES_MAX)
-    else {
+    let Some(long) = ranges.iter().find(|range| bytes_in_plan(range) > RANGES_BYTES_MAX) else {
         return Ok(());
     };
     let message =
