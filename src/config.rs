@@ -9,6 +9,56 @@ use crate::error::{Error, ErrorKind, Result};
 /// partitions may change between runs because each owns a range of whole groups.
 pub const KEY_GROUPS: usize = 256;
 
+/// The most records in a second that a limit may say.
+const RATE_MAX: u128 = 1 << 40;
+
+/// How input is slowed down to what the job gets through: from the processing time, the delay and the records
+/// of each batch, a PID controller derives for each stream the rate for the time after it.
+///
+/// The rate limits what is received and what is planned, never what a planned batch computes: a batch that is
+/// replayed is the same with any rate. A start begins with [`initial_rate`](Backpressure::initial_rate) again.
+///
+/// ```
+/// use millpond::{Backpressure, StreamingContext};
+///
+/// let slow_at_first = Backpressure { initial_rate: Some(10_000), ..Backpressure::default() };
+/// let builder = StreamingContext::builder("orders").backpressure(slow_at_first);
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Backpressure {
+    /// Records per second of each stream until the first batches were measured. Default: no limit.
+    pub initial_rate: Option<u64>,
+    /// How strongly the difference between the rate and what was processed counts. Default 1.0.
+    pub proportional: f64,
+    /// How strongly what has piled up counts. Default 0.2.
+    pub integral: f64,
+    /// How strongly the change of that difference counts. Default 0.0.
+    pub derivative: f64,
+    /// The rate, in records per second, never goes below this. Default 100.
+    pub rate_min: u64,
+}
+
+impl Default for Backpressure {
+    fn default() -> Self {
+        Backpressure { initial_rate: None, proportional: 1.0, integral: 0.2, derivative: 0.0, rate_min: 100 }
+    }
+}
+
+impl Backpressure {
+    fn validate_gains(&self) -> Result<()> {
+        let gains = [
+            ("proportional", self.proportional),
+            ("integral", self.integral),
+            ("derivative", self.derivative),
+        ];
+        let Some((name, gain)) = gains.into_iter().find(|(_, gain)| !(0.0..=1_000.0).contains(gain)) else {
+            return Ok(());
+        };
+        let message = format!("backpressure.{name} is {gain}, it must be between 0 and 1000");
+        Err(Error::new(ErrorKind::InvalidConfig, message))
+    }
+}
+
 /// How a job runs. Every field may change between runs of one store except `name`.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -38,6 +88,12 @@ pub struct Settings {
     pub block_interval: Option<Duration>,
     /// At most this much is planned from each replayable source in one batch. Default 128 MiB.
     pub source_bytes_per_batch_max: u64,
+    /// Each received stream takes at most this many records in a second; who sends more waits, nothing is
+    /// dropped. Default: no limit.
+    pub receiver_records_per_second_max: Option<u64>,
+    /// Input is slowed down to what the job gets through. Default: it is not; what limits input then is
+    /// memory (`receive_buffer_bytes_max`) and `source_bytes_per_batch_max`.
+    pub backpressure: Option<Backpressure>,
     /// A task is tried this often before its batch fails. Default 4.
     pub task_attempts_max: u32,
     /// A start may drop the state of operators that the job no longer has. Default false.
@@ -60,6 +116,8 @@ impl Settings {
             receive_buffer_bytes_max: 256 << 20,
             block_interval: None,
             source_bytes_per_batch_max: 128 << 20,
+            receiver_records_per_second_max: None,
+            backpressure: None,
             task_attempts_max: 4,
             allow_dropping_state: false,
             stop_on_signals: true,
@@ -98,6 +156,16 @@ impl Settings {
         let least_buffer = 4 * self.block_bytes_max as u128;
         in_range("receive_buffer_bytes_max", self.receive_buffer_bytes_max as u128, least_buffer, 1 << 40)?;
         in_range("source_bytes_per_batch_max", self.source_bytes_per_batch_max.into(), 1, 1 << 40)?;
+        if let Some(records) = self.receiver_records_per_second_max {
+            in_range("receiver_records_per_second_max", records.into(), 1, RATE_MAX)?;
+        }
+        if let Some(backpressure) = &self.backpressure {
+            in_range("backpressure.rate_min", backpressure.rate_min.into(), 1, RATE_MAX)?;
+            if let Some(rate) = backpressure.initial_rate {
+                in_range("backpressure.initial_rate", rate.into(), 1, RATE_MAX)?;
+            }
+            backpressure.validate_gains()?;
+        }
         in_range("task_attempts_max", self.task_attempts_max.into(), 1, 100)?;
         in_range("block_interval in us", self.block_interval().as_micros(), 1, 60_000_000)
     }
@@ -115,5 +183,25 @@ mod tests {
         let error = settings.validate().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidConfig);
         assert!(error.to_string().contains("checkpoints_retained is 1"), "{error}");
+    }
+
+    #[test]
+    fn gains_and_rates_out_of_range_are_named() {
+        let mut settings = Settings::named("job");
+        for (backpressure, named) in [
+            (Backpressure { integral: f64::NAN, ..Backpressure::default() }, "backpressure.integral is NaN"),
+            (Backpressure { derivative: -0.1, ..Backpressure::default() }, "backpressure.derivative is -0.1"),
+            (Backpressure { rate_min: 0, ..Backpressure::default() }, "backpressure.rate_min is 0"),
+            (
+                Backpressure { initial_rate: Some(0), ..Backpressure::default() },
+                "backpressure.initial_rate is 0",
+            ),
+        ] {
+            settings.backpressure = Some(backpressure);
+            let error = settings.validate().unwrap_err();
+            assert!(error.to_string().contains(named), "{error}");
+        }
+        settings.backpressure = Some(Backpressure::default());
+        settings.validate().unwrap();
     }
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::batch::input::{BlockReader, LineBlocks, RecordBlocks};
-use crate::config::Settings;
-use crate::driver::{self, Components, Progress, RecoveryReport, Shared, StopMode};
-use crate::dstream::{DStream, Graph, InputKind, PollSource, StateView};
+use crate::config::{Backpressure, Settings};
+use crate::driver::{self, Components, JobHandle, Listeners, StopMode, StreamingListener};
+use crate::dstream::{DStream, Graph, InputKind, PollSource};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::records::POSITIONS_PREFIX;
 use crate::id::{BatchTime, StreamId};
@@ -27,6 +27,7 @@ pub struct ContextBuilder {
     settings: Settings,
     clock: Option<Arc<dyn Clock>>,
     faults: Option<Arc<FaultPlan>>,
+    listeners: Listeners,
 }
 
 impl std::fmt::Debug for ContextBuilder {
@@ -83,6 +84,25 @@ impl ContextBuilder {
         self
     }
 
+    /// The most records that each received stream takes in a second. Default: no limit.
+    pub fn receiver_records_per_second_max(mut self, records: u64) -> Self {
+        self.settings.receiver_records_per_second_max = Some(records);
+        self
+    }
+
+    /// Slows input down to what the job gets through. Default: it is not.
+    pub fn backpressure(mut self, backpressure: Backpressure) -> Self {
+        self.settings.backpressure = Some(backpressure);
+        self
+    }
+
+    /// Tells `listener` what becomes of the job. Several are called in the order in which they were added;
+    /// one that is added twice is called twice.
+    pub fn listener(mut self, listener: Arc<dyn StreamingListener>) -> Self {
+        self.listeners.add(listener);
+        self
+    }
+
     /// The clock that says when batches are due. Default: the system's.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = Some(clock);
@@ -105,7 +125,8 @@ impl ContextBuilder {
         let graph = Graph::new(self.settings.partitions, self.settings.batch_interval_ms());
         let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock::new()));
         let disk = Disk::with_faults(self.faults);
-        Ok(StreamingContext { components: Components { settings: self.settings, clock, disk }, graph })
+        let components = Components { settings: self.settings, clock, disk, listeners: self.listeners };
+        Ok(StreamingContext { components, graph })
     }
 }
 
@@ -148,7 +169,55 @@ impl std::fmt::Debug for StreamingContext {
 impl StreamingContext {
     /// Begins to describe the job called `name`. A store belongs to the job of one name.
     pub fn builder(name: &str) -> ContextBuilder {
-        ContextBuilder { settings: Settings::named(name), clock: None, faults: None }
+        let listeners = Listeners::default();
+        ContextBuilder { settings: Settings::named(name), clock: None, faults: None, listeners }
+    }
+
+    /// The job called `name` that runs in this process. Of several, which have stores of their own, the one
+    /// that was started last.
+    ///
+    /// ```
+    /// assert!(millpond::StreamingContext::active("nothing of this name runs").is_none());
+    /// ```
+    pub fn active(name: &str) -> Option<JobHandle> {
+        JobHandle::active(name)
+    }
+
+    /// The active job of the builder's name, else a new one: built, described by `describe`, and started,
+    /// which recovers what its store holds.
+    ///
+    /// ```
+    /// # fn main() -> millpond::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// use millpond::{ActiveOrStarted, StreamingContext};
+    ///
+    /// let get = || {
+    ///     let builder = StreamingContext::builder("doc-get-or-create").store(dir.path().join("store"));
+    ///     StreamingContext::get_or_create(builder, |context| {
+    ///         let (numbers, _queue) = context.queue_stream::<u64>("numbers");
+    ///         numbers.print(3);
+    ///         Ok(())
+    ///     })
+    /// };
+    /// let first = get()?;
+    /// assert!(matches!(first, ActiveOrStarted::Started(_)));
+    /// assert!(matches!(get()?, ActiveOrStarted::Active(_)));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`build`](ContextBuilder::build), of `describe` and of [`start`](StreamingContext::start); when
+    /// two threads create the job at once, [`ErrorKind::Locked`](crate::ErrorKind::Locked) for one of them.
+    pub fn get_or_create(
+        builder: ContextBuilder,
+        describe: impl FnOnce(&StreamingContext) -> Result<()>,
+    ) -> Result<ActiveOrStarted> {
+        if let Some(job) = JobHandle::active(&builder.settings.name) {
+            return Ok(ActiveOrStarted::Active(job));
+        }
+        let context = builder.build()?;
+        describe(&context)?;
+        context.start().map(ActiveOrStarted::Started)
     }
 
     /// The lines that a TCP server sends, without their ends.
@@ -301,12 +370,14 @@ impl StreamingContext {
     /// * What a replayed batch failed with.
     pub fn start(self) -> Result<RunningContext> {
         let job = self.graph.into_job()?;
+        let name = self.components.settings.name.clone();
         let started = driver::start(self.components, job)?;
-        let (driver, shared) = (started.driver, started.shared);
+        let handle = JobHandle::register(&name, started.shared, started.report);
+        let (driver, job) = (started.driver, handle.clone());
         let thread = std::thread::Builder::new().name("millpond-driver".to_owned());
         let thread =
-            thread.spawn(move || driver.run()).map_err(|cause| Error::io("start a thread", cause))?;
-        Ok(RunningContext { shared, report: started.report, thread: Some(thread) })
+            thread.spawn(move || driver.run(&job)).map_err(|cause| Error::io("start a thread", cause))?;
+        Ok(RunningContext { handle, thread: Some(thread) })
     }
 }
 
@@ -321,81 +392,58 @@ impl<S: ReplayableSource> PollSource for Poll<S> {
     }
 }
 
-/// A job that runs. Dropping it stops the job at once.
+/// A job that runs. Dropping it stops the job at once; its [`handle`](RunningContext::handle) can be kept
+/// anywhere, and has all methods.
 #[derive(Debug)]
 pub struct RunningContext {
-    shared: Arc<Shared>,
-    report: RecoveryReport,
+    handle: JobHandle,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl RunningContext {
-    /// What the start found in the store and did.
-    pub fn recovery(&self) -> &RecoveryReport {
-        &self.report
+    /// The job's handle, which does not stop it when it is dropped.
+    pub fn handle(&self) -> JobHandle {
+        self.handle.clone()
     }
+}
 
-    /// How far the job has come.
-    pub fn progress(&self) -> Progress {
-        let mut progress =
-            self.shared.progress.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-        progress.idle = self.shared.idle();
-        progress
-    }
+impl std::ops::Deref for RunningContext {
+    type Target = JobHandle;
 
-    /// The state of the operator called `name`, as the last batch left it. Works while the job runs and
-    /// after it stopped.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Incompatible`] when there is none of this name with keys `K` and states `S`.
-    pub fn state<K: crate::Key, S: Data>(&self, name: &str) -> Result<StateView<K, S>> {
-        let state = self.shared.states.get(name).ok_or_else(|| {
-            Error::new(ErrorKind::Incompatible, format!("the job has no stateful operator `{name}`"))
-        })?;
-        StateView::new(state.clone(), self.shared.gate.clone())
-    }
-
-    /// Waits until the job has stopped.
-    ///
-    /// # Errors
-    /// What stopped it, if it was not asked to.
-    pub fn await_termination(&self) -> Result<()> {
-        self.shared.wait_for_end(None).unwrap_or(Ok(()))
-    }
-
-    /// The same for at most `timeout`; `false` when the job still runs.
-    ///
-    /// # Errors
-    /// As [`await_termination`](Self::await_termination).
-    pub fn await_termination_or_timeout(&self, timeout: Duration) -> Result<bool> {
-        self.shared.wait_for_end(Some(timeout)).transpose().map(|ended| ended.is_some())
-    }
-
-    /// Stops the job and waits until it has stopped. A job that has stopped already is no error. From inside
-    /// an output, which the stop has to wait for, it returns at once.
-    ///
-    /// # Errors
-    /// What else stopped it, now or before.
-    pub fn stop(&self, mode: StopMode) -> Result<()> {
-        self.shared.request_stop(mode);
-        if self.is_called_by_the_job() { Ok(()) } else { self.await_termination() }
-    }
-
-    /// Whether an output calls: what waits for the job there would wait for itself.
-    fn is_called_by_the_job(&self) -> bool {
-        let current = std::thread::current().id();
-        self.thread.as_ref().is_some_and(|driver| driver.thread().id() == current)
+    fn deref(&self) -> &JobHandle {
+        &self.handle
     }
 }
 
 impl Drop for RunningContext {
     fn drop(&mut self) {
-        self.shared.request_stop(StopMode::Now);
-        if !self.is_called_by_the_job()
+        self.handle.request_stop(StopMode::Now);
+        if !self.handle.is_called_by_the_job()
             && let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
             tracing::error!("the driver panicked");
+        }
+    }
+}
+
+/// What [`StreamingContext::get_or_create`] found or made. Either way it has the methods of the [`JobHandle`].
+#[derive(Debug)]
+#[must_use = "dropping a job that was started stops it"]
+pub enum ActiveOrStarted {
+    /// The job ran already: whoever started it keeps it.
+    Active(JobHandle),
+    /// The job was started: it stops when this is dropped.
+    Started(RunningContext),
+}
+
+impl std::ops::Deref for ActiveOrStarted {
+    type Target = JobHandle;
+
+    fn deref(&self) -> &JobHandle {
+        match self {
+            ActiveOrStarted::Active(job) => job,
+            ActiveOrStarted::Started(job) => job,
         }
     }
 }

@@ -86,9 +86,14 @@ mod context;
 pub mod inspect;
 
 pub use checkpoint::protocol::StateMatch;
-pub use config::{KEY_GROUPS, Settings};
-pub use context::{ContextBuilder, RunningContext, StreamingContext};
-pub use driver::{Progress, RecoveryReport, StopMode};
+pub use config::{Backpressure, KEY_GROUPS, Settings};
+pub use context::{ActiveOrStarted, ContextBuilder, RunningContext, StreamingContext};
+pub use driver::{
+    BatchCompleted, BatchStarted, BatchSubmitted, CheckpointFailed, CheckpointWritten, ContextState, Failure,
+    JobHandle, OutputOperationCompleted, OutputOperationStarted, Progress, ReceiverFailed, ReceiverStarted,
+    ReceiverStopped, RecoveryReport, StatsListener, StopMode, StreamInput, StreamingListener,
+    StreamingStarted, StreamingStopped,
+};
 pub use dstream::{
     BatchInfo, DStream, Fallible, KeyContext, MapWithState, OutputError, State, StateSpec, StateView, Timer,
     Visit,

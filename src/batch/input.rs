@@ -31,6 +31,12 @@ impl BatchInput {
         BatchInput { blocks, ranges, records }
     }
 
+    /// Bytes of the blocks, and the length of the ranges in the source's own unit.
+    pub(crate) fn bytes(&self) -> u64 {
+        let blocks = self.blocks.iter().map(|block| u64::from(block.place.length));
+        blocks.chain(self.ranges.iter().map(|range| range.end - range.start)).sum()
+    }
+
     pub(crate) fn records_read(&self) -> u64 {
         self.records.iter().map(|records| records.load(Ordering::Relaxed)).sum()
     }

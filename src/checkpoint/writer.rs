@@ -4,17 +4,18 @@ use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crate::checkpoint::protocol::{Retained, needed, retain};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::records::{CheckpointRecord, SegmentHeader, SegmentRef};
-use crate::id::{EpochId, SegmentId};
+use crate::id::{BatchId, CheckpointId, EpochId, SegmentId};
 use crate::store::catalog::{Catalog, list_epochs, remove_epoch};
 use crate::store::extents::ExtentIndex;
 use crate::store::retry::FullDisk;
 use crate::store::segments::{EncodedState, list_segments, remove_segment, write_segment};
 use crate::store::{Disk, StorePaths};
-use crate::time::Clock;
+use crate::time::{Clock, Stopwatch};
 
 /// A checkpoint begins a new epoch when the current one has a checkpoint already and is this old.
 const EPOCH_MS_MIN: u64 = 5_000;
@@ -46,11 +47,22 @@ pub(crate) struct WriterSetup {
     pub(crate) segments: Vec<SegmentRef>,
 }
 
+/// What became of a checkpoint.
+#[derive(Debug)]
+pub(crate) struct CheckpointOutcome {
+    pub(crate) checkpoint: CheckpointId,
+    pub(crate) batch: BatchId,
+    /// What it wrote of state.
+    pub(crate) bytes: u64,
+    pub(crate) took: Duration,
+    pub(crate) result: Result<()>,
+}
+
 /// Hands checkpoints to the writer, one at a time.
 #[derive(Debug)]
 pub(crate) struct CheckpointWriter {
     requests: Option<Sender<CheckpointRequest>>,
-    outcomes: Receiver<Result<()>>,
+    outcomes: Receiver<CheckpointOutcome>,
     in_progress: bool,
     thread: Option<JoinHandle<()>>,
 }
@@ -68,7 +80,7 @@ impl CheckpointWriter {
         let thread = std::thread::Builder::new().name("millpond-checkpoint".to_owned());
         let thread = thread.spawn(move || {
             for request in queue {
-                if report.send(work.commit(request)).is_err() {
+                if report.send(work.run(request)).is_err() {
                     return;
                 }
             }
@@ -77,36 +89,34 @@ impl CheckpointWriter {
         Ok(CheckpointWriter { requests: Some(requests), outcomes, in_progress: false, thread: Some(thread) })
     }
 
-    /// Begins to commit a checkpoint, after the one before it is durable.
+    /// Begins to commit a checkpoint. The one before it must be [`finish`](Self::finish)ed.
     pub(crate) fn begin(&mut self, request: CheckpointRequest) -> Result<()> {
-        self.finish()?;
         let requests = self.requests.as_ref().ok_or_else(writer_is_gone)?;
         requests.send(request).map_err(|_| writer_is_gone())?;
         self.in_progress = true;
         Ok(())
     }
 
-    /// Waits until the checkpoint in progress is durable; returns whether there was one.
-    pub(crate) fn finish(&mut self) -> Result<bool> {
+    /// Waits for the checkpoint in progress; returns what became of it, `None` when there was none.
+    pub(crate) fn finish(&mut self) -> Result<Option<CheckpointOutcome>> {
         if !self.in_progress {
-            return Ok(false);
+            return Ok(None);
         }
         self.in_progress = false;
-        self.outcomes.recv().map_err(|_| writer_is_gone())??;
-        Ok(true)
+        self.outcomes.recv().map(Some).map_err(|_| writer_is_gone())
     }
 
     /// The outcome of the checkpoint in progress, if it is there.
-    pub(crate) fn poll(&mut self) -> Result<bool> {
+    pub(crate) fn poll(&mut self) -> Result<Option<CheckpointOutcome>> {
         if !self.in_progress {
-            return Ok(false);
+            return Ok(None);
         }
         match self.outcomes.try_recv() {
             Ok(outcome) => {
                 self.in_progress = false;
-                outcome.map(|()| true)
+                Ok(Some(outcome))
             }
-            Err(std::sync::mpsc::TryRecvError::Empty) => Ok(false),
+            Err(std::sync::mpsc::TryRecvError::Empty) => Ok(None),
             Err(std::sync::mpsc::TryRecvError::Disconnected) => Err(writer_is_gone()),
         }
     }
@@ -142,6 +152,15 @@ struct Work {
 }
 
 impl Work {
+    fn run(&mut self, request: CheckpointRequest) -> CheckpointOutcome {
+        let watch = Stopwatch::start();
+        let (checkpoint, batch) = (CheckpointId(request.record.checkpoint), BatchId(request.record.batch));
+        let segment = request.segment;
+        let result = self.commit(request);
+        let bytes = self.segments.get(&segment.0).map_or(0, |written| written.length);
+        CheckpointOutcome { checkpoint, batch, bytes, took: watch.elapsed(), result }
+    }
+
     fn commit(&mut self, request: CheckpointRequest) -> Result<()> {
         let CheckpointRequest { mut record, segment, state, needed, plans_from } = request;
         let setup = &self.setup;

@@ -1,7 +1,11 @@
 //! The driver: one thread that plans batches, runs them one at a time and in order, and takes checkpoints.
 
+mod handle;
+mod listener;
 mod plan;
 mod progress;
+mod rate;
+mod report;
 mod run;
 mod shares;
 mod start;
@@ -14,6 +18,13 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
+pub use handle::{ContextState, JobHandle};
+pub(crate) use listener::Listeners;
+pub use listener::{
+    BatchCompleted, BatchStarted, BatchSubmitted, CheckpointFailed, CheckpointWritten, Failure,
+    OutputOperationCompleted, OutputOperationStarted, ReceiverFailed, ReceiverStarted, ReceiverStopped,
+    StatsListener, StreamInput, StreamingListener, StreamingStarted, StreamingStopped,
+};
 pub use progress::{Progress, RecoveryReport};
 pub(crate) use start::{Components, start};
 
@@ -31,6 +42,9 @@ use crate::store::catalog::Catalog;
 use crate::store::retry::FullDisk;
 use crate::time::{Clock, WakeUp};
 use plan::Take;
+
+use rate::Rates;
+use report::ReceiverReports;
 
 /// How long receivers may take to hand over what they hold when the job stops.
 const RECEIVERS_STOP: Duration = Duration::from_secs(10);
@@ -77,6 +91,13 @@ impl Shared {
 
     fn stop_requested(&self) -> Option<StopMode> {
         *lock(&self.stop)
+    }
+
+    pub(crate) fn context_state(&self) -> ContextState {
+        if lock(&self.outcome).is_some() {
+            return ContextState::Stopped;
+        }
+        self.stop_requested().map_or(ContextState::Active, |_| ContextState::Stopping)
     }
 
     fn end(&self, outcome: Result<()>) {
@@ -168,11 +189,20 @@ pub(crate) struct Driver {
     batches_since_checkpoint: u64,
     /// A source holds something back: a file that is still being written.
     sources_wait: bool,
+    listeners: Listeners,
+    receiver_reports: ReceiverReports,
+    rates: Rates,
+    /// When this run could have taken its first batch.
+    ready_ms: u64,
 }
 
 impl Driver {
     /// Runs until told to stop or until something fails, then reports.
-    pub(crate) fn run(mut self) {
+    pub(crate) fn run(mut self, job: &JobHandle) {
+        job.runs_here();
+        self.listeners.tell(|listener| {
+            listener.streaming_started(&StreamingStarted { recovery: job.recovery().clone() });
+        });
         // User code in an output runs on this thread; a panic that is not its own is ours to report too.
         let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.run_until_stopped()));
         let outcome = caught.unwrap_or_else(|payload| {
@@ -187,9 +217,13 @@ impl Driver {
         if let Err(error) = &outcome {
             tracing::error!(error = %error.chain(), "the job has stopped");
         }
-        let shared = self.shared.clone();
+        let (shared, listeners) = (self.shared.clone(), self.listeners.clone());
+        self.close();
+        self.report_last();
         // Who waits for the end may start anew at once: the store is let go before it is told.
         drop(self);
+        let stopped = StreamingStopped { error: outcome.as_ref().err().map(Failure::of) };
+        listeners.tell(|listener| listener.streaming_stopped(&stopped));
         shared.end(outcome);
     }
 
@@ -229,10 +263,9 @@ impl Driver {
         if let Some(failure) = self.log.failure() {
             return Err(Error::new(ErrorKind::Io, format!("the receive log has failed: {failure}")));
         }
-        if self.checkpoints.poll()? {
-            self.note_checkpoint();
-        }
-        Ok(())
+        self.report_receivers();
+        let outcome = self.checkpoints.poll()?;
+        self.note_checkpoint(outcome)
     }
 
     /// Stops receiving, processes what was received, takes a last checkpoint.

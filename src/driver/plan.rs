@@ -43,6 +43,8 @@ pub(super) struct PlannedBatch {
     pub(super) bytes: u64,
     /// Of these, what counts against the receive buffer.
     pub(super) buffered: usize,
+    /// When it was due; `None` when it was planned by an earlier run.
+    pub(super) due_ms: Option<u64>,
 }
 
 impl Driver {
@@ -61,7 +63,8 @@ impl Driver {
             next_block: self.next_block,
             inputs: inputs.iter().map(|(stream, input)| input_plan(*stream, input)).collect(),
         };
-        let planned = planned(batch, time, inputs);
+        let due_ms = (self.last_time.0 + self.settings.batch_interval_ms()).max(self.ready_ms);
+        let planned = PlannedBatch { due_ms: Some(due_ms), ..planned(batch, time, inputs) };
         if planned.bytes > 0 {
             self.note_busy(true);
             self.log.activity().note();
@@ -84,7 +87,7 @@ impl Driver {
         for input in &mut self.inputs {
             let InputKind::Replayable { source, positions } = &mut input.kind else { continue };
             let offer = source
-                .poll(positions, limit, now_ms)
+                .poll(positions, self.rates.limit(input.stream, limit), now_ms)
                 .map_err(|error| error.within(format!("`{}`", input.name)))?;
             for partition in &offer.retired {
                 positions.forget(partition)?;
@@ -171,11 +174,9 @@ fn group_by_stream(blocks: Vec<ReceivedBlock>, ranges: HashMap<StreamId, Vec<Sou
 
 fn planned(batch: BatchId, time: BatchTime, inputs: Inputs) -> PlannedBatch {
     let blocks = || inputs.values().flat_map(|input| &input.blocks);
-    let ranges = inputs.values().flat_map(|input| &input.ranges);
-    let bytes = blocks().map(|block| u64::from(block.place.length)).sum::<u64>()
-        + ranges.map(|range| range.end - range.start).sum::<u64>();
+    let bytes = inputs.values().map(|input| input.bytes()).sum();
     let buffered = blocks().filter_map(|block| block.frame.as_ref()).map(|frame| frame.len()).sum();
-    PlannedBatch { batch, time, inputs, bytes, buffered }
+    PlannedBatch { batch, time, inputs, bytes, buffered, due_ms: None }
 }
 
 fn input_plan(stream: StreamId, input: &BatchInput) -> InputPlan {

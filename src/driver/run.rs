@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use crate::batch::Batch;
 use crate::checkpoint::writer::CheckpointRequest;
@@ -9,12 +10,12 @@ use crate::dstream::Output;
 use crate::error::{Error, ErrorKind, Result};
 use crate::exec::panic_text;
 use crate::format::records::{CheckpointRecord, DoneRecord};
-use crate::id::BatchTime;
+use crate::id::{BatchId, BatchTime};
 use crate::store::segments::EncodedState;
 use crate::time::Stopwatch;
 
 use super::plan::{PlannedBatch, Take};
-use super::{Driver, lock};
+use super::{Driver, Failure, OutputOperationCompleted, OutputOperationStarted, lock};
 
 /// Whether the outputs of a batch are emitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,32 +51,43 @@ impl Driver {
 
     /// Runs a batch whose plan is durable. Returns the records read.
     pub(super) fn run_batch(&mut self, planned: PlannedBatch, emit: Emit) -> Result<u64> {
+        let reporting = self.report_begin(&planned);
         let PlannedBatch { batch: id, time, inputs, bytes, .. } = planned;
-        let watch = Stopwatch::start();
         let paths = Arc::new(self.store.paths.clone());
-        let batch = Batch::new(id, time, self.executor.clone(), paths, inputs);
+        let batch = Batch::new(id, time, self.executor.clone(), paths, inputs.clone());
         let outcome = self.compute(&batch, emit);
         let records = batch.records_read();
         drop(batch);
-        // Before anything changes state again, RDDs that somebody kept get their own copy of it.
-        for node in &self.stateful {
-            node.finish_batch()?;
-        }
-        outcome.map_err(|error| error.within(id))?;
-        if emit == Emit::Yes {
-            let done = DoneRecord {
-                batch: id.0,
-                records,
-                bytes,
-                processing_us: watch.elapsed().as_micros() as u64,
-                outputs: self.outputs.iter().map(|output| output.name.clone()).collect(),
-            };
-            let mut catalog = lock(&self.catalog);
-            self.full_disk.wait_out("record that a batch is done", || catalog.append(&done))?;
-        }
+        let outcome = self.finish_nodes(outcome).map_err(|error| error.within(id));
+        let outcome = outcome.and_then(|()| match emit {
+            Emit::Yes => self.commit_done(id, records, bytes, reporting.elapsed()),
+            Emit::DoneBefore => Ok(()),
+        });
+        self.report_end(reporting, &inputs, &outcome);
+        outcome?;
         lock(&self.shared.progress).last_batch = Some((id, time));
         self.batches_since_checkpoint += 1;
         Ok(records)
+    }
+
+    /// Before anything changes state again, RDDs that somebody kept get their own copy of it.
+    fn finish_nodes(&self, outcome: Result<()>) -> Result<()> {
+        for node in &self.stateful {
+            node.finish_batch()?;
+        }
+        outcome
+    }
+
+    fn commit_done(&self, batch: BatchId, records: u64, bytes: u64, processing: Duration) -> Result<()> {
+        let done = DoneRecord {
+            batch: batch.0,
+            records,
+            bytes,
+            processing_us: processing.as_micros() as u64,
+            outputs: self.outputs.iter().map(|output| output.name.clone()).collect(),
+        };
+        let mut catalog = lock(&self.catalog);
+        self.full_disk.wait_out("record that a batch is done", || catalog.append(&done)).map(drop)
     }
 
     fn compute(&self, batch: &Batch, emit: Emit) -> Result<()> {
@@ -93,11 +105,25 @@ impl Driver {
 
     /// Emits one output; what fails is tried again with the same records and the same key.
     fn emit(&self, output: &Output, batch: &Batch) -> Result<()> {
+        let watch = Stopwatch::start();
+        let begun = OutputOperationStarted { batch: batch.id, time: batch.time, output: output.name.clone() };
+        self.listeners.tell(|listener| listener.output_operation_started(&begun));
+        let (attempts, outcome) = self.try_to_emit(output, batch);
+        let OutputOperationStarted { batch, time, output } = begun;
+        let error = outcome.as_ref().err().map(Failure::of);
+        let duration = watch.elapsed();
+        let completed = OutputOperationCompleted { batch, time, output, duration, attempts, error };
+        self.listeners.tell(|listener| listener.output_operation_completed(&completed));
+        outcome
+    }
+
+    /// Returns also how often it was tried.
+    fn try_to_emit(&self, output: &Output, batch: &Batch) -> (u32, Result<()>) {
         let mut attempt = 1;
         loop {
             let outcome = catch_unwind(AssertUnwindSafe(|| output.emit(batch, &self.settings.name)));
             let error = match outcome {
-                Ok(Ok(())) => return Ok(()),
+                Ok(Ok(())) => return (attempt, Ok(())),
                 Ok(Err(error)) => error,
                 Err(payload) => {
                     Error::new(ErrorKind::UserCode, format!("panicked: {}", panic_text(&*payload)))
@@ -105,7 +131,7 @@ impl Driver {
             };
             let error = error.within(format!("output `{}`", output.name));
             if attempt >= self.settings.task_attempts_max || error.kind() == ErrorKind::Stopped {
-                return Err(error);
+                return (attempt, Err(error));
             }
             tracing::warn!(attempt, error = %error.chain(), "an output failed and is tried again");
             attempt += 1;
@@ -115,9 +141,7 @@ impl Driver {
     /// Lays out what changed since the last checkpoint and hands it to the writer. Batches go on while it
     /// is written.
     pub(super) fn checkpoint(&mut self) -> Result<()> {
-        if self.checkpoints.finish()? {
-            self.note_checkpoint();
-        }
+        self.finish_checkpoint()?;
         let mut encoded = EncodedState::default();
         for state in &self.states {
             let groups = state.encode_changes(&self.executor, self.next_segment.0)?;
@@ -153,14 +177,8 @@ impl Driver {
 
     /// Waits for the checkpoint in progress.
     pub(super) fn finish_checkpoint(&mut self) -> Result<()> {
-        if self.checkpoints.finish()? {
-            self.note_checkpoint();
-        }
-        Ok(())
-    }
-
-    pub(super) fn note_checkpoint(&self) {
-        lock(&self.shared.progress).checkpoints += 1;
+        let outcome = self.checkpoints.finish()?;
+        self.note_checkpoint(outcome)
     }
 
     pub(super) fn note_busy(&self, busy: bool) {

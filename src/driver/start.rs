@@ -23,8 +23,10 @@ use crate::store::retry::FullDisk;
 use crate::store::{Disk, Store};
 use crate::time::{Clock, Stopwatch, WakeUp};
 
+use super::rate::Rates;
+use super::report::ReceiverReports;
 use super::run::Emit;
-use super::{Driver, Progress, Receivers, RecoveryReport, Shared, StopMode, lock};
+use super::{Driver, Listeners, Progress, Receivers, RecoveryReport, Shared, StopMode, lock};
 
 /// A start that finds more epochs than this takes a checkpoint at once, so that crash loops do not pile
 /// them up.
@@ -35,6 +37,7 @@ pub(crate) struct Components {
     pub(crate) settings: Settings,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) disk: Disk,
+    pub(crate) listeners: Listeners,
 }
 
 /// A job that is ready, before its first new batch.
@@ -47,7 +50,7 @@ pub(crate) struct Started {
 /// Recovers the job and makes it ready; returns when every batch that has to be replayed was.
 pub(crate) fn start(components: Components, mut job: Job) -> Result<Started> {
     let watch = Stopwatch::start();
-    let Components { settings, clock, disk } = components;
+    let Components { settings, clock, disk, listeners } = components;
     let executor = Arc::new(Executor::new(settings.threads, settings.task_attempts_max)?);
     let store = Store::open(&settings.store, &settings.name, disk)?;
     let found = read_store(&store.paths, store.identity.store, &executor)?;
@@ -65,11 +68,13 @@ pub(crate) fn start(components: Components, mut job: Job) -> Result<Started> {
     }
     let lineage = std::mem::take(&mut job.lineage);
     let mut driver = Driver::assemble(settings, clock, store, executor, job, &found)?;
+    driver.listeners = listeners;
     driver.commit_run(lineage)?;
     driver.adopt_pending(&found.log)?;
     driver.replay(&found, &mut report)?;
     driver.start_receivers()?;
     driver.log.activity().note_ready();
+    driver.ready_ms = driver.now_ms();
     report.took = watch.elapsed();
     report.log();
     Ok(Started { shared: driver.shared.clone(), driver, report })
@@ -123,6 +128,10 @@ impl Driver {
             next_segment,
             batches_since_checkpoint: 0,
             sources_wait: false,
+            listeners: Listeners::default(),
+            receiver_reports: ReceiverReports::new(shared.wake.clone()),
+            rates: Rates::new(&settings),
+            ready_ms: 0,
             fingerprint: job.fingerprint,
             inputs: job.inputs,
             stateful: job.stateful,
@@ -325,6 +334,8 @@ impl Driver {
                 block_bytes: self.settings.block_bytes_max,
                 block_interval: self.settings.block_interval(),
                 stored: Arc::new(AtomicU64::new(0)),
+                admission: self.rates.admission(stream, &self.clock),
+                changes: self.receiver_reports.sender(),
             };
             match kind {
                 InputKind::Receiver { task, ends_by_itself } => {

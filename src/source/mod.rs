@@ -4,6 +4,7 @@
 //! offered, and a replay reads them again. What is **received** (sockets, a custom [`Receiver`]) is gone once
 //! read: it is cut into blocks and logged before it counts.
 
+mod admission;
 mod directory;
 mod file;
 mod lines;
@@ -13,11 +14,12 @@ mod receiver;
 mod replayable;
 mod socket;
 
+pub(crate) use admission::Admission;
 pub use directory::DirectorySource;
 pub use file::FileSource;
 pub(crate) use lines::emit_lines;
 pub use queue::Queue;
 pub use receiver::{BlockStore, Receiver, ReceiverError};
-pub(crate) use receiver::{Inlet, ReceiverTask, run_receiver};
+pub(crate) use receiver::{Inlet, ReceiverChange, ReceiverChanges, ReceiverTask, run_receiver};
 pub use replayable::{Offer, Position, Positions, RangeReader, ReplayableSource, SourceRange};
 pub(crate) use socket::SocketReceiver;

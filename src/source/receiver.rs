@@ -14,7 +14,9 @@ use crate::format::block::{BlockEncoding, BlockHeader};
 use crate::id::StreamId;
 use crate::receive_log::ReceiveLog;
 use crate::record::{Data, DataBuffer};
+use crate::source::admission::Admission;
 use crate::store::extents::block_buffer;
+use crate::time::WakeUp;
 
 /// The first wait before a failed receiver is started again; it doubles with each failure.
 const BACK_OFF_MIN: Duration = Duration::from_millis(100);
@@ -61,6 +63,38 @@ pub trait Receiver: Send + 'static {
     ) -> impl Future<Output = Result<(), ReceiverError>> + Send;
 }
 
+/// What became of a receiver.
+#[derive(Debug)]
+pub(crate) enum ReceiverChange {
+    Started,
+    /// It failed, and is started again after this.
+    Failed {
+        error: String,
+        restart_after: Duration,
+    },
+    /// It will not be started again: it has ended (no error), or the job has.
+    Stopped {
+        error: Option<String>,
+    },
+}
+
+/// Where receivers report what became of them.
+#[derive(Clone, Debug)]
+pub(crate) struct ReceiverChanges {
+    pub(crate) sender: std::sync::mpsc::Sender<(Arc<str>, ReceiverChange)>,
+    /// Notified after every report.
+    pub(crate) wake: Arc<WakeUp>,
+}
+
+impl ReceiverChanges {
+    fn report(&self, stream: &Arc<str>, change: ReceiverChange) {
+        if self.sender.send((stream.clone(), change)).is_err() {
+            tracing::debug!(stream = &**stream, "the job has ended before its receiver");
+        }
+        self.wake.notify();
+    }
+}
+
 /// Where one received stream enters the job.
 #[derive(Clone, Debug)]
 pub(crate) struct Inlet {
@@ -72,6 +106,8 @@ pub(crate) struct Inlet {
     pub(crate) block_interval: Duration,
     /// Blocks stored: a receiver that got anything stored starts its back-off anew.
     pub(crate) stored: Arc<AtomicU64>,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) changes: ReceiverChanges,
 }
 
 impl Inlet {
@@ -81,6 +117,13 @@ impl Inlet {
 
     pub(crate) fn note_stored(&self) {
         self.stored.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Waits until the stream's rate lets `records` in.
+    pub(super) async fn admit(&self, records: usize) {
+        let mut stop = self.stop.clone();
+        // Who waits to be let in is not idle.
+        self.admission.admit(records, &mut stop, || self.log.activity().note()).await;
     }
 }
 
@@ -97,7 +140,7 @@ impl<T: Data> BlockStore<T> {
     }
 
     /// Stores records as one or more blocks of about 1 MiB and returns when they are durable. Waits while
-    /// the job is behind and its buffer is full.
+    /// the job is behind and its buffer is full, or the stream's rate is reached.
     ///
     /// # Errors
     /// [`ErrorKind::Stopped`] when the job stops; [`ErrorKind::Io`] when the log has failed: nothing more is
@@ -106,6 +149,7 @@ impl<T: Data> BlockStore<T> {
         let mut buffer = DataBuffer::default();
         let mut frame = block_buffer(0);
         let mut count = 0;
+        let records_max = self.inlet.admission.block_records_max();
         for record in records {
             record.encode(&mut buffer)?;
             let bytes = buffer.as_bytes();
@@ -115,7 +159,8 @@ impl<T: Data> BlockStore<T> {
                     format!("a record of {} bytes is over the limit of 4 GiB", bytes.len()),
                 )
             })?;
-            if count > 0 && frame.len() + bytes.len() > self.inlet.block_bytes {
+            let is_full = count >= records_max || frame.len() + bytes.len() > self.inlet.block_bytes;
+            if count > 0 && is_full {
                 self.append(std::mem::replace(&mut frame, block_buffer(0)), count).await?;
                 count = 0;
             }
@@ -130,6 +175,7 @@ impl<T: Data> BlockStore<T> {
     }
 
     async fn append(&self, frame: Vec<u8>, records: usize) -> Result<()> {
+        self.inlet.admit(records).await;
         self.inlet.log.append(self.inlet.header(BlockEncoding::Records, records), frame).await?;
         self.inlet.note_stored();
         Ok(())
@@ -161,13 +207,27 @@ impl Drop for Attempt {
     }
 }
 
+/// Says that the receiver has stopped, however its task ends.
+struct Stopping<'a> {
+    inlet: &'a Inlet,
+    error: Option<String>,
+}
+
+impl Drop for Stopping<'_> {
+    fn drop(&mut self) {
+        self.inlet.changes.report(&self.inlet.name, ReceiverChange::Stopped { error: self.error.take() });
+    }
+}
+
 /// Runs a receiver until it ends or the job stops, starting it again when it fails. One that ends by itself
 /// when told to is given the chance.
 pub(crate) async fn run_receiver(mut task: ReceiverTask, inlet: Inlet, ends_by_itself: bool) {
+    let mut stopping = Stopping { inlet: &inlet, error: None };
     let mut stop = inlet.stop.clone();
     let mut wait = BACK_OFF_MIN;
     loop {
         let before = inlet.stored.load(Ordering::Relaxed);
+        inlet.changes.report(&inlet.name, ReceiverChange::Started);
         let mut attempt = Attempt(tokio::spawn(task(inlet.clone())));
         let outcome = if ends_by_itself {
             attempt.outcome().await
@@ -182,6 +242,7 @@ pub(crate) async fn run_receiver(mut task: ReceiverTask, inlet: Inlet, ends_by_i
             return;
         };
         if *stop.borrow() || inlet.log.failure().is_some() {
+            stopping.error = Some(error.to_string());
             return;
         }
         if inlet.stored.load(Ordering::Relaxed) > before {
@@ -193,6 +254,8 @@ pub(crate) async fn run_receiver(mut task: ReceiverTask, inlet: Inlet, ends_by_i
             wait_ms = wait.as_millis() as u64,
             "the receiver failed and is started again"
         );
+        let failed = ReceiverChange::Failed { error: error.to_string(), restart_after: wait };
+        inlet.changes.report(&inlet.name, failed);
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             () = stopped(&mut stop) => return,

@@ -75,11 +75,41 @@ impl SocketReceiver {
     }
 
     async fn submit(&self, frame: Option<Vec<u8>>) -> Result<()> {
-        let Some(frame) = frame else { return Ok(()) };
-        self.inlet.log.submit(self.inlet.header(BlockEncoding::Lines, 0), frame).await?;
-        self.inlet.note_stored();
+        let mut rest = frame;
+        while let Some(mut frame) = rest {
+            // A job that stops takes what was read as it is.
+            let stops = *self.inlet.stop.borrow();
+            let lines_max = if stops { usize::MAX } else { self.inlet.admission.block_records_max() };
+            rest = split_lines(&mut frame, lines_max);
+            if self.inlet.admission.rate().is_some() {
+                self.inlet.admit(count_lines(&frame)).await;
+            }
+            self.inlet.log.submit(self.inlet.header(BlockEncoding::Lines, 0), frame).await?;
+            self.inlet.note_stored();
+        }
         Ok(())
     }
+}
+
+fn count_lines(frame: &[u8]) -> usize {
+    let ends = memchr::memchr_iter(b'\n', &frame[BLOCK_DATA_AT..]).count();
+    ends + usize::from(frame.last() != Some(&b'\n'))
+}
+
+/// Cuts a block after `most` lines and returns what follows them.
+fn split_lines(frame: &mut Vec<u8>, most: usize) -> Option<Vec<u8>> {
+    if most == usize::MAX {
+        return None;
+    }
+    let end = memchr::memchr_iter(b'\n', &frame[BLOCK_DATA_AT..]).nth(most.saturating_sub(1))?;
+    let end = BLOCK_DATA_AT + end + 1;
+    if end == frame.len() {
+        return None;
+    }
+    let mut rest = block_buffer(frame.len() - end);
+    rest.extend_from_slice(&frame[end..]);
+    frame.truncate(end);
+    Some(rest)
 }
 
 fn deadline(after: Duration) -> Instant {
@@ -161,5 +191,23 @@ mod tests {
         assert_eq!(text(block.take_all()), None);
         block.frame.extend_from_slice(b"end");
         assert_eq!(text(block.take_all()), Some("end".into()));
+    }
+
+    #[test]
+    fn a_block_is_split_after_so_many_lines_and_none_is_lost() {
+        for whole in ["a\nbb\n\nc\n", "a\nbb\n\nc", "a"] {
+            for most in 1..6 {
+                let mut frame = block_buffer(0);
+                frame.extend_from_slice(whole.as_bytes());
+                let (mut rest, mut parts) = (Some(frame), String::new());
+                while let Some(mut frame) = rest {
+                    rest = split_lines(&mut frame, most);
+                    assert!(rest.is_none() || count_lines(&frame) == most);
+                    assert!((1..=most).contains(&count_lines(&frame)));
+                    parts.push_str(&text(Some(frame)).unwrap());
+                }
+                assert_eq!(parts, whole);
+            }
+        }
     }
 }

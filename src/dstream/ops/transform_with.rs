@@ -1,3 +1,4 @@
+use crate::batch::Batch;
 use crate::dstream::DStream;
 use crate::error::Result;
 use crate::id::BatchTime;
@@ -22,7 +23,8 @@ impl<T: Record> DStream<T> {
         make: impl Fn(Rdd<T>, Rdd<U>, BatchTime) -> Result<Rdd<V>> + Send + Sync + 'static,
     ) -> DStream<V> {
         let (first, second) = (self.clone(), other.clone());
-        let id = self.graph.add_node::<V>("transform_with", "", &[self.id, other.id], false);
-        DStream::new(&self.graph, id, move |batch| make(first.rdd(batch)?, second.rdd(batch)?, batch.time))
+        let id = self.graph.add_operation::<V>("transform_with", &[self.upstream(), other.upstream()], false);
+        let make = move |batch: &Batch| make(first.rdd(batch)?, second.rdd(batch)?, batch.time);
+        DStream::new(&self.graph, id, make).sliding(self.slide_ms)
     }
 }
