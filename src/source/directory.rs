@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Text;
-use crate::source::ranges::{TextRangeReader, range_end, stamp_of};
+use crate::source::ranges::{TextRangeReader, limited_range_end, stamp_of};
 use crate::source::replayable::{Offer, Position, Positions, RangeReader, ReplayableSource, SourceRange};
 
 /// So many ranges at most in one batch, so that a plan stays small.
@@ -141,7 +141,12 @@ impl DirectorySource {
         };
         let mut at = from;
         loop {
-            let end = range_end(&open, at, file.size).map_err(|cause| self.unreadable(&path, cause))?;
+            let end = limited_range_end(&open, at, file.size, *limit, offer.ranges.is_empty());
+            let Some(end) = end.map_err(|cause| self.unreadable(&path, cause))? else {
+                *limit = 0;
+                offer.waiting = true;
+                return Ok(());
+            };
             offer.ranges.push(SourceRange {
                 partition: file.name.clone(),
                 start: at,
@@ -152,6 +157,7 @@ impl DirectorySource {
             *limit = limit.saturating_sub((end - at).max(1));
             at = end;
             if at >= file.size || *limit == 0 || offer.ranges.len() >= RANGES_MAX {
+                offer.waiting |= at < file.size;
                 return Ok(());
             }
         }
@@ -208,8 +214,10 @@ impl ReplayableSource for DirectorySource {
                 offer.waiting = true;
                 break;
             }
-            self.settling.remove(&file.name);
             self.offer(file, from, &mut left, &mut offer)?;
+            if offer.ranges.last().is_some_and(|range| range.partition == file.name) {
+                self.settling.remove(&file.name);
+            }
         }
         Ok(offer)
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Text;
-use crate::source::ranges::{TextRangeReader, last_line_end, range_end};
+use crate::source::ranges::{TextRangeReader, last_line_end, limited_range_end};
 use crate::source::replayable::{Offer, Positions, RangeReader, ReplayableSource, SourceRange};
 
 /// So many ranges at most in one batch, so that a plan stays small.
@@ -112,7 +112,9 @@ impl ReplayableSource for FileSource {
         }
         let mut at = start;
         while at < complete && at - start < limit && offer.ranges.len() < RANGES_MAX {
-            let end = range_end(&file, at, complete).map_err(|cause| self.unreadable(cause))?;
+            let (left, first) = (limit - (at - start), offer.ranges.is_empty());
+            let end = limited_range_end(&file, at, complete, left, first);
+            let Some(end) = end.map_err(|cause| self.unreadable(cause))? else { break };
             offer.ranges.push(SourceRange {
                 partition: partition.clone(),
                 start: at,

@@ -27,6 +27,43 @@ pub(super) fn range_end(file: &File, start: u64, end: u64) -> std::io::Result<u6
     Ok(last_line_end(file, start, most)?.unwrap_or(most))
 }
 
+/// Where the range that starts at `start` ends when `limit` bytes are left to be taken: as [`range_end`], but after
+/// the last line end within the limit. When not even one line fits, `None`, or after that line if it is the
+/// `first` to be taken, so that it is taken some time.
+pub(super) fn limited_range_end(
+    file: &File,
+    start: u64,
+    end: u64,
+    limit: u64,
+    first: bool,
+) -> std::io::Result<Option<u64>> {
+    let most = start.saturating_add(limit);
+    if most >= end || limit >= RANGE_BYTES {
+        return range_end(file, start, end).map(Some);
+    }
+    let line_end = last_line_end(file, start, most)?;
+    if line_end.is_some() || !first {
+        return Ok(line_end);
+    }
+    let furthest = end.min(start + RANGE_BYTES);
+    Ok(Some(first_line_end(file, most, furthest)?.unwrap_or(furthest)))
+}
+
+/// The place after the first `\n` in `start..end`.
+fn first_line_end(file: &File, start: u64, end: u64) -> std::io::Result<Option<u64>> {
+    let mut buffer = vec![0; SEARCH_BYTES as usize];
+    let mut from = start;
+    while from < end {
+        let part = &mut buffer[..(end - from).min(SEARCH_BYTES) as usize];
+        file.read_exact_at(part, from)?;
+        if let Some(at) = memchr::memchr(b'\n', part) {
+            return Ok(Some(from + at as u64 + 1));
+        }
+        from += part.len() as u64;
+    }
+    Ok(None)
+}
+
 /// The place after the last `\n` in `start..end`.
 pub(super) fn last_line_end(file: &File, start: u64, end: u64) -> std::io::Result<Option<u64>> {
     let mut buffer = vec![0; SEARCH_BYTES as usize];
@@ -108,5 +145,25 @@ mod tests {
         }
         assert_eq!(at, content.len() as u64);
         assert!((3..=4).contains(&cut_in_line), "only the one long line is cut: {cut_in_line}");
+    }
+
+    #[test]
+    fn a_limited_range_ends_at_a_line_within_the_limit_or_after_the_first_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("text");
+        let mut content = b"one\ntwo\n\n".to_vec();
+        content.resize(content.len() + SEARCH_BYTES as usize, b'x');
+        content.extend_from_slice(b"\nlast");
+        std::fs::write(&path, &content).unwrap();
+        let file = File::open(&path).unwrap();
+        let length = content.len() as u64;
+        let end = |start, limit| limited_range_end(&file, start, length, limit, true).unwrap().unwrap();
+        assert_eq!([1, 3, 4, 7, 8, 9, 100].map(|limit| end(0, limit)), [4, 4, 4, 4, 8, 9, 9]);
+        let after_long = length - 4;
+        assert_eq!([1, 1_000, SEARCH_BYTES + 1].map(|limit| end(9, limit)), [after_long; 3]);
+        assert_eq!([end(after_long, 1), end(after_long, 9)], [length; 2]);
+        assert_eq!(end(9, u64::MAX), length);
+        let next = |start, limit| limited_range_end(&file, start, length, limit, false).unwrap();
+        assert_eq!([next(0, 3), next(0, 4), next(9, 1_000)], [None, Some(4), None]);
     }
 }

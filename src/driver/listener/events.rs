@@ -180,7 +180,8 @@ pub struct CheckpointWritten {
     pub bytes: u64,
 }
 
-/// A checkpoint could not be written. The job stops, and the next start goes back to the one before.
+/// A checkpoint could not be written, or what it made superfluous could not be removed. The job stops; the next
+/// start takes the newest checkpoint that is whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CheckpointFailed {
