@@ -368,6 +368,11 @@ impl StreamingContext {
     ///   job lacks an operator that has state in it.
     /// * [`ErrorKind::Corrupt`]: no sound way back into the job.
     /// * What a replayed batch failed with.
+    ///
+    /// [`ErrorKind::InvalidGraph`]: crate::ErrorKind::InvalidGraph
+    /// [`ErrorKind::Locked`]: crate::ErrorKind::Locked
+    /// [`ErrorKind::Incompatible`]: crate::ErrorKind::Incompatible
+    /// [`ErrorKind::Corrupt`]: crate::ErrorKind::Corrupt
     pub fn start(self) -> Result<RunningContext> {
         let job = self.graph.into_job()?;
         let name = self.components.settings.name.clone();

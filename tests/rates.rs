@@ -12,9 +12,17 @@ use std::time::Duration;
 
 use driven::{INTERVAL_MS, builder, tick};
 use millpond::{
-    Backpressure, BatchCompleted, Clock, Emitter, FileSource, ManualClock, Offer, Positions, RangeReader,
-    ReplayableSource, Result, RunningContext, SourceRange, StopMode, StreamingListener,
+    Backpressure, BatchCompleted, Clock, DStream, Emitter, FileSource, ManualClock, Offer, Positions,
+    RangeReader, ReplayableSource, Result, RunningContext, SourceRange, StopMode, StreamingListener,
 };
+
+/// Reads every record of every batch.
+fn read_all<T: millpond::Record>(stream: &DStream<T>) {
+    stream.for_each_rdd(|rdd, _| {
+        rdd.count()?;
+        Ok(())
+    });
+}
 
 /// What each batch had of each stream: records and bytes.
 #[derive(Default)]
@@ -209,7 +217,7 @@ fn a_start_begins_with_the_initial_rate_and_replays_what_was_planned() {
         let builder = builder(dir.path(), &clock).backpressure(backpressure).listener(sizes.clone());
         let context = builder.build().unwrap();
         let numbers = context.replayable_stream("numbers", Numbers { end: 1_000_000 });
-        numbers.for_each_rdd(|rdd, _| Ok(drop(rdd.count()?)));
+        read_all(&numbers);
         let _sum = numbers.map(|n| ((), n)).update_state_by_key("sum", |new, sum: Option<u64>| {
             Some(sum.unwrap_or(0) + new.iter().sum::<u64>())
         });
@@ -238,9 +246,7 @@ fn a_file_is_planned_to_the_line_within_the_limit() {
     let sizes = Arc::new(Sizes::default());
     let context =
         builder(dir.path(), &clock).source_bytes_per_batch_max(405).listener(sizes.clone()).build().unwrap();
-    context
-        .replayable_stream("log", FileSource::new(&path).settle(Duration::ZERO))
-        .for_each_rdd(|rdd, _| Ok(drop(rdd.count()?)));
+    read_all(&context.replayable_stream("log", FileSource::new(&path).settle(Duration::ZERO)));
     let job = context.start().unwrap();
     for _ in 0..5 {
         tick(&job, &clock);
@@ -286,7 +292,7 @@ fn a_source_that_fills_the_plan_does_not_starve_the_others() {
     let context = builder(dir.path(), &clock).listener(sizes.clone()).build().unwrap();
     let streams = ["a", "b", "c"].map(|name| context.replayable_stream(name, Greedy(name)));
     let all = streams[0].union(&streams[1]).union(&streams[2]);
-    all.for_each_rdd(|rdd, _| Ok(drop(rdd.count()?)));
+    read_all(&all);
     let job = context.start().unwrap();
     for _ in 0..3 {
         tick(&job, &clock);

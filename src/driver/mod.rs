@@ -287,6 +287,7 @@ impl Driver {
 
     fn stop_receiving(&mut self) {
         if let Some(receivers) = &mut self.receivers {
+            self.log.lift_budget();
             receivers.stop();
         }
         self.log.close();

@@ -184,6 +184,12 @@ impl ReceiveLog {
         self.budget.add_permits(bytes);
     }
 
+    /// Lets whoever waits for the budget go on: when the job stops, no batch gives memory back any more, and what
+    /// receivers hold is little.
+    pub(crate) fn lift_budget(&self) {
+        self.budget.add_permits(Semaphore::MAX_PERMITS / 4);
+    }
+
     /// Takes nothing more; what was handed over is still made durable.
     pub(crate) fn close(&self) {
         *lock(&self.requests) = None;
@@ -193,4 +199,30 @@ impl ReceiveLog {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::block::BlockEncoding;
+
+    #[test]
+    fn who_waits_for_the_budget_goes_on_when_it_is_lifted() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let (requests, mut queue) = mpsc::unbounded_channel();
+            let log = ReceiveLog::new(requests, 100);
+            let header = BlockHeader { stream: StreamId(1), encoding: BlockEncoding::Lines, records: 0 };
+            log.submit(header, vec![0; 60]).await.unwrap();
+            let mut waiting = Box::pin(log.submit(header, vec![0; 60]));
+            tokio::select! {
+                biased;
+                _ = &mut waiting => panic!("it is over the budget"),
+                () = std::future::ready(()) => {}
+            }
+            log.lift_budget();
+            waiting.await.unwrap();
+            assert!(queue.try_recv().is_ok() && queue.try_recv().is_ok());
+        });
+    }
 }
