@@ -371,6 +371,10 @@ fn a_panic_of_user_code_is_an_error_of_the_action() {
         assert_eq!(outcome.unwrap_err().kind(), ErrorKind::UserCode, "outcome {at}");
     }
     assert_eq!(bytes.count().unwrap(), 5, "and the threads go on");
+    let third = bytes.map(|n| if n == 5 { panic!("five") } else { n });
+    assert_eq!(third.take(4).unwrap(), [1, 2, 3, 4]);
+    let error = third.take(5).unwrap_err();
+    assert_eq!(error.to_string(), "stage `take of map`, partition 2: panicked: five");
 }
 
 /// Shuffles run after those they read, in whatever order the lineage mentions them.

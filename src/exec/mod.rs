@@ -78,6 +78,19 @@ impl Executor {
         results.into_iter().collect()
     }
 
+    /// Runs one task, as partition `partition` of a stage.
+    ///
+    /// # Errors
+    /// When it failed on every attempt, with stage, partition and input named.
+    pub(crate) fn run_one<R: Send>(
+        &self,
+        stage: &str,
+        partition: usize,
+        task: impl Fn(&TaskContext) -> Result<R> + Sync,
+    ) -> Result<R> {
+        self.pool.install(|| self.run_task(stage, partition, &|context: &TaskContext, _| task(context)))
+    }
+
     fn run_task<R>(
         &self,
         stage: &str,

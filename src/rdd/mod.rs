@@ -9,7 +9,7 @@ mod actions;
 mod draws;
 mod fallible;
 mod lineage;
-#[cfg(any(test, feature = "testkit"))]
+#[cfg(feature = "testkit")]
 mod local;
 mod node;
 mod ops;
@@ -20,7 +20,7 @@ use std::sync::Arc;
 pub use fallible::FallibleRdd;
 pub(crate) use fallible::{Attempt, OnFailure, Outcome};
 pub(crate) use lineage::prepare_all;
-#[cfg(any(test, feature = "testkit"))]
+#[cfg(feature = "testkit")]
 pub use local::LocalRdds;
 pub use node::Emitter;
 pub(crate) use node::{CHUNK_RECORDS, Chunks, Lineage, NodeInfo, Parent, RddNode, WideDependency};

@@ -33,9 +33,7 @@ impl<T: Record> Rdd<T> {
             })?;
             Ok(total)
         })?;
-        let merged =
-            self.merge_parts("aggregate", || parts.iter().flatten().cloned().fold(zero.clone(), &merge));
-        Ok(merged?.unwrap_or(zero))
+        self.merge_parts("aggregate", || parts.iter().flatten().cloned().fold(zero.clone(), &merge))
     }
 
     /// All records merged with `merge`, starting from `zero`: an [`aggregate`](Rdd::aggregate) of one type.

@@ -81,6 +81,6 @@ impl<T: Record> Rdd<T> {
             Ok(best)
         })?;
         let best = self.merge_parts(action, || parts.iter().flatten().cloned().reduce(better))?;
-        Ok(best.flatten().map(|(_, record)| record))
+        Ok(best.map(|(_, record)| record))
     }
 }

@@ -30,9 +30,9 @@ impl<T: Record> Rdd<T> {
     }
 
     /// Runs what merges the results of the partitions as a task of its own: user code that panics in it
-    /// fails the action as it would anywhere else. `None` never comes out of a stage that succeeded.
-    fn merge_parts<R: Send>(&self, action: &str, merge: impl Fn() -> R + Sync) -> Result<Option<R>> {
-        Ok(self.executor.run_stage(&self.stage(action), 1, |_, _| Ok(merge()))?.pop())
+    /// fails the action as it would anywhere else.
+    fn merge_parts<R: Send>(&self, action: &str, merge: impl Fn() -> R + Sync) -> Result<R> {
+        self.executor.run_one(&format!("merging for {}", self.stage(action)), 0, |_| Ok(merge()))
     }
 
     fn stage(&self, action: &str) -> String {

@@ -16,7 +16,6 @@ impl<T: Record> Rdd<T> {
             })?;
             Ok(merged)
         })?;
-        let merged = self.merge_parts("reduce", || parts.iter().flatten().cloned().reduce(&merge))?;
-        Ok(merged.flatten())
+        self.merge_parts("reduce", || parts.iter().flatten().cloned().reduce(&merge))
     }
 }

@@ -16,9 +16,8 @@ impl<T: Record + Sum<T>> Rdd<T> {
     /// # Errors
     /// When a task failed on every attempt.
     pub fn sum(&self) -> Result<T> {
-        let none = || std::iter::empty::<T>().sum::<T>();
         let parts = self.run("sum", |_, compute| {
-            let mut total = Some(none());
+            let mut total = Some(std::iter::empty::<T>().sum::<T>());
             compute(&mut |chunk| {
                 // One by one: where chunks end must not show in the sum.
                 let add = |total, next| [total, next].into_iter().sum();
@@ -27,7 +26,6 @@ impl<T: Record + Sum<T>> Rdd<T> {
             })?;
             Ok(total)
         })?;
-        let total = self.merge_parts("sum", || parts.iter().flatten().cloned().sum())?;
-        Ok(total.unwrap_or_else(none))
+        self.merge_parts("sum", || parts.iter().flatten().cloned().sum())
     }
 }

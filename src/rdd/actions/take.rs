@@ -50,7 +50,7 @@ impl<T: Record> Rdd<T> {
         let stage = self.stage(action);
         for partition in 0..self.partitions() {
             let wanted = n - taken.len();
-            let part = self.executor.run_stage(&stage, 1, |context, _| {
+            let part = self.executor.run_one(&stage, partition, |context| {
                 let mut records = Vec::new();
                 let outcome = self.node.compute(context, partition, &mut |chunk| {
                     records.extend(chunk.drain(..).take(wanted - records.len()));
@@ -62,7 +62,7 @@ impl<T: Record> Rdd<T> {
                 });
                 if records.len() == wanted { Ok(records) } else { outcome.map(|()| records) }
             })?;
-            taken.extend(part.into_iter().flatten());
+            taken.extend(part);
             if taken.len() == n {
                 break;
             }

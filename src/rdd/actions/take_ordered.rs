@@ -112,11 +112,10 @@ impl<T: Record> Rdd<T> {
             least.truncate(n);
             Ok(least)
         })?;
-        let merged = self.merge_parts(action, || {
+        self.merge_parts(action, || {
             let mut all: Vec<&S> = parts.iter().flatten().collect();
             all.sort_by(|a, b| compare(a, b));
-            all.into_iter().take(n).cloned().collect::<Vec<S>>()
-        })?;
-        Ok(merged.unwrap_or_default())
+            all.into_iter().take(n).cloned().collect()
+        })
     }
 }

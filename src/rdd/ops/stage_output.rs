@@ -62,8 +62,8 @@ impl<P: Record, R: Send + Sync, S: Send + Sync> WideDependency for StageOutput<P
             (self.each)(task, partition, &*self.input)
         })?;
         // A task too: it may call user code, such as a comparison.
-        let summary = executor.run_stage(self.description, 1, |_, _| Ok((self.summarise)(&parts)))?;
-        let made = summary.into_iter().next().map(|summary| Arc::new(Made { parts, summary }));
+        let summary = executor.run_one(self.description, 0, |_| Ok((self.summarise)(&parts)))?;
+        let made = Some(Arc::new(Made { parts, summary }));
         *self.made.lock().unwrap_or_else(PoisonError::into_inner) = made;
         Ok(())
     }
