@@ -8,7 +8,7 @@ use crate::batch::input::{BlockReader, LineBlocks, RecordBlocks};
 use crate::config::{Backpressure, Settings};
 use crate::driver::{self, Components, JobHandle, Listeners, StopMode, StreamingListener};
 use crate::dstream::{DStream, Graph, InputKind, PollSource};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::format::records::POSITIONS_PREFIX;
 use crate::id::{BatchTime, StreamId};
 use crate::rdd::{Rdd, Record};
@@ -119,7 +119,7 @@ impl ContextBuilder {
     /// Checks the settings. Nothing is opened yet.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`] naming the setting, its value and its limit.
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) naming the setting, its value and its limit.
     pub fn build(self) -> Result<StreamingContext> {
         self.settings.validate()?;
         let graph = Graph::new(self.settings.partitions, self.settings.batch_interval_ms());

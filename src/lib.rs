@@ -88,15 +88,26 @@ pub mod inspect;
 pub use checkpoint::protocol::StateMatch;
 pub use config::{Backpressure, KEY_GROUPS, Settings};
 pub use context::{ActiveOrStarted, ContextBuilder, RunningContext, StreamingContext};
-pub use driver::{BatchCompleted, BatchStarted, BatchSubmitted, CheckpointFailed, CheckpointWritten, ContextState, Failure, JobHandle, OutputOperationCompleted, OutputOperationStarted, Progress, ReceiverFailed, ReceiverStarted, ReceiverStopped, RecoveryReport, StatsListener, StopMode, StreamInput, StreamingListener, StreamingStarted, StreamingStopped};
-pub use dstream::{BatchInfo, DStream, Fallible, KeyContext, MapWithState, OutputError, State, StateSpec, StateView, Timer, Visit};
+pub use driver::{
+    BatchCompleted, BatchStarted, BatchSubmitted, CheckpointFailed, CheckpointWritten, ContextState, Failure,
+    JobHandle, OutputOperationCompleted, OutputOperationStarted, Progress, ReceiverFailed, ReceiverStarted,
+    ReceiverStopped, RecoveryReport, StatsListener, StopMode, StreamInput, StreamingListener,
+    StreamingStarted, StreamingStopped,
+};
+pub use dstream::{
+    BatchInfo, DStream, Fallible, KeyContext, MapWithState, OutputError, Remembered, State, StateSpec,
+    StateView, Timer, Visit,
+};
 pub use error::{Error, ErrorKind, Result};
 pub use format::{FORMAT_VERSION, FORMAT_VERSION_OLDEST};
 pub use id::{BatchId, BatchTime, BlockId, CheckpointId, EpochId, ExtentId, SegmentId, StreamId};
 pub use rdd::{Emitter, FallibleRdd, Rdd, Record, StorageLevel};
 pub use record::{Data, DataBuffer, DeadLetter, Key, Text, Words};
 pub use rkyv;
-pub use source::{BlockStore, DirectorySource, FileSource, Offer, Position, Positions, Queue, RangeReader, Receiver, ReceiverError, ReplayableSource, SourceRange};
+pub use source::{
+    BlockStore, DirectorySource, FileSource, Offer, Position, Positions, Queue, RangeReader, Receiver,
+    ReceiverError, ReplayableSource, SourceRange,
+};
 pub use time::{Clock, ManualClock, SystemClock, WakeUp};
 
 /// What the crate proves its own recovery with (feature `testkit`).

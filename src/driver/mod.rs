@@ -277,7 +277,10 @@ impl Driver {
                 return Ok(());
             }
             let time = following(self.last_time, self.settings.batch_interval_ms(), self.now_ms());
-            self.run_next(time, Take::Received)?;
+            match self.missed_boundary(time) {
+                Some(boundary) => self.run_next(boundary, Take::Nothing)?,
+                None => self.run_next(time, Take::Received)?,
+            }
         }
         if self.batches_since_checkpoint > 0 {
             self.checkpoint()?;

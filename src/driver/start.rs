@@ -62,8 +62,9 @@ pub(crate) fn start(components: Components, mut job: Job) -> Result<Started> {
         }
     }
     for node in &job.stateful {
-        if report.operators.get(node.state().name()) != Some(&StateMatch::Matched) {
-            node.initialize()?;
+        match report.operators.get(node.state().name()) {
+            Some(StateMatch::Matched) => node.restored()?,
+            _ => node.initialize()?,
         }
     }
     let lineage = std::mem::take(&mut job.lineage);

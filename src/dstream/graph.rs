@@ -28,6 +28,11 @@ pub(crate) trait StatefulNode: Send + Sync {
         Ok(())
     }
 
+    /// The state is back from a checkpoint: what is derived from it and held in memory is built again.
+    fn restored(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// A batch time between `last` and `latest`, both exclusive, that this operator must not miss although
     /// nothing was received for it: the end of a window that has records.
     fn due_between(&self, _last: BatchTime, _latest: BatchTime) -> Option<BatchTime> {

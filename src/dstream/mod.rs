@@ -1,11 +1,13 @@
 //! DStreams: a job's description, from which every batch makes its RDDs.
 
+mod batch_rows;
 mod graph;
 mod keyed;
 mod ops;
 mod outputs;
 mod state_spec;
 mod state_view;
+mod windows;
 
 use std::sync::Arc;
 
@@ -16,6 +18,7 @@ pub use outputs::{BatchInfo, OutputError};
 pub(crate) use state_spec::InitialState;
 pub use state_spec::{StateSpec, Visit};
 pub use state_view::StateView;
+pub use windows::Remembered;
 
 use crate::batch::Batch;
 use crate::error::Result;
@@ -79,6 +82,11 @@ impl<T: Record> DStream<T> {
     /// Whether it takes part in a batch: a window of several batches only does at the end of each slide.
     pub(crate) fn is_due(&self, batch: &Batch) -> bool {
         self.slide_ms == 0 || batch.time.0.is_multiple_of(self.slide_ms)
+    }
+
+    /// The time between the batches in which it takes part.
+    fn slide_or_interval_ms(&self) -> u64 {
+        if self.slide_ms == 0 { self.graph.interval_ms() } else { self.slide_ms }
     }
 
     /// The RDD of this stream in a batch; empty in one in which it takes no part.

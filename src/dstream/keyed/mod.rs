@@ -12,7 +12,7 @@ mod timers;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-pub(crate) use node::{KeyedSetup, KeyedStream};
+pub(crate) use node::KeyedSetup;
 pub(crate) use row::RowParts;
 pub(crate) use snapshots::Snapshots;
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::batch::Batch;
 use crate::config::KEY_GROUPS;
-use crate::dstream::keyed::snapshots::Snapshots;
+use crate::dstream::keyed::snapshots::{Snapshots, snapshot};
 use crate::dstream::keyed::timers::GroupTimers;
 use crate::dstream::keyed::{BatchClock, KeyVisit, KeyedOperator, Timer, TimerDomain, WatermarkCell, row};
 use crate::dstream::{DStream, InitialState, StatefulNode};
@@ -64,7 +64,7 @@ impl<K: Key, V: Data> DStream<(K, V)> {
         }
         let state = OperatorState::new(&name, state_type);
         let partitions = self.graph.partitions();
-        let snapshots = Arc::new(Snapshots::new(state.clone(), partitions));
+        let snapshots = Arc::new(Snapshots::default());
         let node = Arc::new(KeyedNode {
             operation,
             parent: self.clone(),
@@ -262,13 +262,13 @@ impl<K: Key, V: Data, S: Data, O: Record, L: KeyedOperator<K, V, S, O>> Stateful
                 .try_for_each(|(group, changes)| self.apply(&clock, group, changes))
         })?;
         *lock(&self.output) = Some(visited.into_iter().map(|(_, out)| Arc::new(out)).collect());
-        self.snapshots.renew();
+        self.snapshots.begin(snapshot(&self.state, self.partitions));
         Ok(())
     }
 
     fn finish_batch(&self) -> Result<()> {
         *lock(&self.output) = None;
-        self.snapshots.finish_batch()
+        self.snapshots.finish()
     }
 
     fn initialize(&self) -> Result<()> {

@@ -1,6 +1,7 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
+use crate::batch::Batch;
 use crate::dstream::keyed::{BatchClock, KeyVisit, KeyedOperator, KeyedSetup, Snapshots, Timer, TimerDomain};
 use crate::dstream::{DStream, StateSpec};
 use crate::id::BatchTime;
@@ -56,6 +57,7 @@ impl<S> State<'_, S> {
 /// the state as another.
 pub struct MapWithState<K, S, U> {
     mapped: DStream<U>,
+    name: String,
     snapshots: Arc<Snapshots<K, S>>,
 }
 
@@ -79,8 +81,9 @@ impl<K: Key, S: Data, U: Record> MapWithState<K, S, U> {
     pub fn state_snapshots(&self) -> DStream<(K, S)> {
         let graph = &self.mapped.graph;
         let id = graph.add_node::<(K, S)>("state_snapshots", "", &[self.mapped.id], false);
-        let snapshots = self.snapshots.clone();
-        DStream::new(graph, id, move |batch| Ok(snapshots.rdd(batch))).sliding(self.mapped.slide_ms)
+        let (snapshots, name) = (self.snapshots.clone(), self.name.clone());
+        let make = move |batch: &Batch| snapshots.rdd(batch, "state_snapshots", &name);
+        DStream::new(graph, id, make).sliding(self.mapped.slide_ms)
     }
 }
 
@@ -134,12 +137,12 @@ impl<K: Key, V: Data> DStream<(K, V)> {
         };
         let setup = KeyedSetup {
             operation: "map_with_state",
-            name: spec.name,
+            name: spec.name.clone(),
             initial: spec.initial,
             watermark: None,
         };
         let keyed = self.keyed_operator(setup, operator);
-        MapWithState { mapped: keyed.output, snapshots: keyed.snapshots }
+        MapWithState { mapped: keyed.output, name: spec.name, snapshots: keyed.snapshots }
     }
 }
 

@@ -1,14 +1,13 @@
-use std::marker::PhantomData;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use crate::batch::Batch;
+use crate::dstream::batch_rows::{BatchRows, RowsSlot};
 use crate::dstream::keyed::{KeyVisit, KeyedOperator, KeyedSetup};
 use crate::dstream::{DStream, InitialState, StateSpec, StatefulNode, Visit};
-use crate::error::{Error, ErrorKind, Result};
-use crate::exec::TaskContext;
+use crate::error::Result;
 use crate::rdd::shuffle::{Grouped, KeyedNode, decode_key, groups_of_partition};
-use crate::rdd::{Chunks, Lineage, NodeInfo, Parent, Rdd, RddNode, prepare_all};
+use crate::rdd::{Parent, prepare_all};
 use crate::record::{Data, DataBuffer, Key};
 use crate::state::{GroupChanges, OperatorState, StateType};
 
@@ -18,7 +17,8 @@ impl<K: Key, V: Data> DStream<(K, V)> {
     /// key and leaves nothing behind.
     ///
     /// The resulting stream has, in each batch, the visited keys that have a state, with it. By default
-    /// only keys with new values are visited; with [`Visit::All`] every key is, as in Spark.
+    /// only keys with new values are visited; with [`Visit::All`] every key is, as in Spark. After a window
+    /// that slides over several batches, keys are visited once per slide.
     ///
     /// Lazy; one shuffle, none after [`reduce_by_key`](DStream::reduce_by_key), which also moves less. The
     /// state is checkpointed under the given name; a replay calls `update` again and gives the same
@@ -63,10 +63,11 @@ impl<K: Key, V: Data> DStream<(K, V)> {
             visit: spec.visit,
             initial: spec.initial,
             update,
-            rows: Mutex::new(None),
+            rows: RowsSlot::default(),
         });
         self.graph.add_stateful(&spec.name, node.clone());
-        DStream::new(&self.graph, id, move |batch| node.rdd(batch)).sliding(self.slide_ms)
+        let make = move |batch: &Batch| node.rows.rdd(batch, OPERATION, node.state.name());
+        DStream::new(&self.graph, id, make).sliding(self.slide_ms)
     }
 }
 
@@ -104,23 +105,10 @@ struct UpdateNode<K, V, S, F> {
     initial: Option<InitialState>,
     update: F,
     /// The visited keys of the batch in progress.
-    rows: Mutex<Option<Arc<StateRows<K, S>>>>,
+    rows: RowsSlot<(K, S)>,
 }
 
 impl<K: Key, V: Data, S: Data, F: Fn(&[V], Option<S>) -> Option<S> + Send + Sync> UpdateNode<K, V, S, F> {
-    fn rdd(&self, batch: &Batch) -> Result<Rdd<(K, S)>> {
-        let rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let rows = rows.ok_or_else(|| {
-            Error::new(
-                ErrorKind::InvalidGraph,
-                format!("`{}` was read before its batch ran", self.state.name()),
-            )
-        })?;
-        let mut info = NodeInfo::new(&batch.executor, "update_state_by_key", self.partitions);
-        info.detail = format!(" `{}` after {}", self.state.name(), batch.id);
-        Ok(Rdd::new(&batch.executor, StateNode { info, rows }))
-    }
-
     /// Decides what happens to one key group.
     fn group_changes(&self, input: &dyn KeyedNode<V>, group: usize) -> Result<GroupChanges> {
         let grouped = input.grouped(group)?;
@@ -213,99 +201,34 @@ where
             }
             Ok(())
         })?;
-        let rows = StateRows {
-            state: self.state.clone(),
-            partitions: self.partitions,
-            source: Mutex::new(Rows::InState(changes.into_iter().flatten().collect())),
-            key: PhantomData,
-        };
-        *self.rows.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(rows));
+        let (state, partitions) = (self.state.clone(), self.partitions);
+        let changes: Vec<GroupChanges> = changes.into_iter().flatten().collect();
+        self.rows.begin(BatchRows::new(partitions, move |partition| {
+            visited_rows(&state, &changes, groups_of_partition(partition, partitions))
+        }));
         Ok(())
     }
 
     fn finish_batch(&self) -> Result<()> {
-        let rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match rows {
-            // Somebody kept an RDD of this batch: it gets a copy of its own before the state moves on.
-            Some(rows) if Arc::strong_count(&rows) > 1 => rows.detach(),
-            _ => Ok(()),
-        }
+        self.rows.finish()
     }
 }
 
-enum Rows<K, S> {
-    /// The visited keys' numbers by key group: their states are read from the table, which still is as this
-    /// batch left it.
-    InState(Vec<GroupChanges>),
-    Detached(Vec<Arc<Vec<(K, S)>>>),
-}
-
-/// The visited keys of one batch with their states. It ends the lineage, as a checkpointed RDD does in
-/// Spark: the state before the batch is gone.
-struct StateRows<K, S> {
-    state: Arc<OperatorState>,
-    partitions: usize,
-    source: Mutex<Rows<K, S>>,
-    key: PhantomData<K>,
-}
-
-impl<K: Key, S: Data> StateRows<K, S> {
-    fn partition(&self, partition: usize) -> Result<Arc<Vec<(K, S)>>> {
-        match &*self.source.lock().unwrap_or_else(PoisonError::into_inner) {
-            Rows::Detached(partitions) => Ok(partitions[partition].clone()),
-            Rows::InState(changes) => {
-                self.read(changes, groups_of_partition(partition, self.partitions)).map(Arc::new)
+/// The visited keys of some groups that have a state, with it.
+fn visited_rows<K: Key, S: Data>(
+    state: &OperatorState,
+    changes: &[GroupChanges],
+    groups: Range<usize>,
+) -> Result<Vec<(K, S)>> {
+    let mut rows = Vec::new();
+    let mut buffer = DataBuffer::default();
+    for group in groups {
+        let state = state.group(group);
+        for &at in changes[group].touched() {
+            if let Some(value) = state.table().value(at as usize) {
+                rows.push((decode_key(state.table().key(at as usize))?, S::decode(value, &mut buffer)?));
             }
         }
     }
-
-    fn read(&self, changes: &[GroupChanges], groups: Range<usize>) -> Result<Vec<(K, S)>> {
-        let mut rows = Vec::new();
-        let mut buffer = DataBuffer::default();
-        for group in groups {
-            let state = self.state.group(group);
-            for &at in changes[group].touched() {
-                if let Some(value) = state.table().value(at as usize) {
-                    rows.push((decode_key(state.table().key(at as usize))?, S::decode(value, &mut buffer)?));
-                }
-            }
-        }
-        Ok(rows)
-    }
-
-    fn detach(&self) -> Result<()> {
-        let partitions: Result<Vec<_>> =
-            (0..self.partitions).map(|partition| self.partition(partition)).collect();
-        *self.source.lock().unwrap_or_else(PoisonError::into_inner) = Rows::Detached(partitions?);
-        Ok(())
-    }
-}
-
-struct StateNode<K, S> {
-    info: NodeInfo,
-    rows: Arc<StateRows<K, S>>,
-}
-
-impl<K: Key, S: Data> Lineage for StateNode<K, S> {
-    fn info(&self) -> &NodeInfo {
-        &self.info
-    }
-
-    fn parents(&self) -> Vec<Parent> {
-        Vec::new()
-    }
-}
-
-impl<K: Key, S: Data> RddNode<(K, S)> for StateNode<K, S> {
-    fn compute(&self, task: &TaskContext, partition: usize, out: &mut Chunks<'_, (K, S)>) -> Result<()> {
-        task.set_origin(self.info.origin(partition));
-        let rows = self.rows.partition(partition)?;
-        let mut chunk = Vec::new();
-        for part in rows.chunks(crate::rdd::CHUNK_RECORDS) {
-            chunk.extend_from_slice(part);
-            out(&mut chunk)?;
-            chunk.clear();
-        }
-        Ok(())
-    }
+    Ok(rows)
 }

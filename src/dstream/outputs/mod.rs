@@ -55,7 +55,7 @@ impl Output {
 }
 
 impl<T: Record> DStream<T> {
-    fn add_output(
+    pub(super) fn add_output(
         &self,
         operation: &'static str,
         emit: impl Fn(Rdd<T>, &BatchInfo) -> Result<(), OutputError> + Send + Sync + 'static,
