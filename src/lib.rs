@@ -66,6 +66,10 @@ mod source;
 
 mod batch;
 
+// -- where they go --
+
+mod sink;
+
 // -- describing a job --
 
 mod dstream;
@@ -85,6 +89,10 @@ mod context;
 #[cfg(feature = "tool")]
 pub mod inspect;
 
+#[cfg(feature = "parquet")]
+pub use arrow_array;
+#[cfg(feature = "parquet")]
+pub use arrow_schema;
 pub use checkpoint::protocol::StateMatch;
 pub use config::{Backpressure, KEY_GROUPS, Settings};
 pub use context::{ActiveOrStarted, ContextBuilder, RunningContext, StreamingContext};
@@ -95,15 +103,19 @@ pub use driver::{
     StreamingStarted, StreamingStopped,
 };
 pub use dstream::{
-    BatchInfo, DStream, Fallible, KeyContext, MapWithState, OutputError, Remembered, State, StateSpec,
-    StateView, Timer, Visit,
+    DStream, Fallible, KeyContext, MapWithState, Remembered, State, StateSpec, StateView, Timer, Visit,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use format::{FORMAT_VERSION, FORMAT_VERSION_OLDEST};
 pub use id::{BatchId, BatchTime, BlockId, CheckpointId, EpochId, ExtentId, SegmentId, StreamId};
-pub use rdd::{Emitter, FallibleRdd, Rdd, Record, StorageLevel};
+pub use rdd::{Emitter, FallibleRdd, ObjectFile, Rdd, Record, StorageLevel, read_object_file};
 pub use record::{Data, DataBuffer, DeadLetter, Key, Text, Words};
 pub use rkyv;
+#[cfg(feature = "sqlite")]
+pub use rusqlite;
+#[cfg(feature = "sqlite")]
+pub use sink::SqliteSink;
+pub use sink::{BatchInfo, Begin, FnSink, OutputError, Sink, SinkId, SinkStart};
 pub use source::{
     BlockStore, DirectorySource, FileSource, Offer, Position, Positions, Queue, RangeReader, Receiver,
     ReceiverError, ReplayableSource, SourceRange,

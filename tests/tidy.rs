@@ -8,7 +8,7 @@ mod source_text;
 use source_text::{assert_none, blank_test_modules, blank_text, block_end, is_word, line_of, sources, words};
 
 /// The modules of `src/lib.rs` in its order: each uses only itself and those before it.
-const LAYERS: [&str; 18] = [
+const LAYERS: [&str; 19] = [
     "error",
     "id",
     "time",
@@ -22,6 +22,7 @@ const LAYERS: [&str; 18] = [
     "receive_log",
     "source",
     "batch",
+    "sink",
     "dstream",
     "checkpoint",
     "driver",

@@ -98,7 +98,11 @@ impl Driver {
             }
         }
         if emit == Emit::Yes {
-            self.outputs.iter().try_for_each(|output| self.emit(output, batch))?;
+            let emit = |output: &Arc<Output>| {
+                let what = format!("emit output `{}`", output.name);
+                self.full_disk.wait_out(&what, || self.emit(output, batch))
+            };
+            self.outputs.iter().try_for_each(emit)?;
         }
         Ok(())
     }

@@ -15,6 +15,7 @@ use crate::exec::Executor;
 use crate::format::records::{PlanRecord, RunRecord};
 use crate::id::{BatchId, BatchTime, BlockId, CheckpointId, EpochId};
 use crate::receive_log::{self, ReceiveLog, ReceivedBlock};
+use crate::sink::SinkStart;
 use crate::source::{Inlet, run_receiver};
 use crate::store::catalog::{Catalog, remove_epoch, sync_epoch};
 use crate::store::extents::{ExtentIndex, ExtentWriter, remove_extent, sync_extent};
@@ -51,7 +52,8 @@ pub(crate) struct Started {
 pub(crate) fn start(components: Components, mut job: Job) -> Result<Started> {
     let watch = Stopwatch::start();
     let Components { settings, clock, disk, listeners } = components;
-    let executor = Arc::new(Executor::new(settings.threads, settings.task_attempts_max)?);
+    let executor = Executor::new(settings.threads, settings.task_attempts_max)?;
+    let executor = Arc::new(executor.with_disk(disk.clone()));
     let store = Store::open(&settings.store, &settings.name, disk)?;
     let found = read_store(&store.paths, store.identity.store, &executor)?;
     let mut report = report_of(&found, &settings, &job)?;
@@ -67,6 +69,7 @@ pub(crate) fn start(components: Components, mut job: Job) -> Result<Started> {
             _ => node.initialize()?,
         }
     }
+    open_sinks(&job, &found, &settings, &store)?;
     let lineage = std::mem::take(&mut job.lineage);
     let mut driver = Driver::assemble(settings, clock, store, executor, job, &found)?;
     driver.listeners = listeners;
@@ -79,6 +82,18 @@ pub(crate) fn start(components: Components, mut job: Job) -> Result<Started> {
     report.took = watch.elapsed();
     report.log();
     Ok(Started { shared: driver.shared.clone(), driver, report })
+}
+
+/// A sink may refuse to go on from this store; nothing was changed in it yet.
+fn open_sinks(job: &Job, found: &Found, settings: &Settings, store: &Store) -> Result<()> {
+    let start = SinkStart {
+        job: settings.name.clone(),
+        output: String::new(),
+        store: store.identity.store.iter().map(|byte| format!("{byte:02x}")).collect(),
+        last_batch: BatchId(found.recovery.next_batch - 1),
+        lost: found.recovery.lost_plans.clone(),
+    };
+    job.outputs.iter().try_for_each(|output| output.open(&start))
 }
 
 impl Driver {

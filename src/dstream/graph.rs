@@ -192,7 +192,20 @@ impl Graph {
     }
 
     pub(crate) fn add_output(&self, output: Output) {
-        self.lock().outputs.push(Arc::new(output));
+        let mut parts = self.lock();
+        Self::claim_name(&mut parts, "output", &output.name);
+        parts.outputs.push(Arc::new(output));
+    }
+
+    /// Where an output puts its batches: another one there would replace them.
+    pub(crate) fn claim_place(&self, place: &str, nested: bool) {
+        let mut parts = self.lock();
+        if nested {
+            parts.problems.push(format!("the suffix of `{place}` must not have a `/`"));
+        }
+        if !parts.names.insert(format!("place {place}")) {
+            parts.problems.push(format!("two outputs save to `{place}`: each needs a place of its own"));
+        }
     }
 
     /// Closes the description.

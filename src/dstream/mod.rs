@@ -14,7 +14,6 @@ use std::sync::Arc;
 pub(crate) use graph::{Graph, Input, InputKind, Job, PollSource, StatefulNode, Upstream};
 pub use ops::{Fallible, KeyContext, MapWithState, State, Timer};
 pub(crate) use outputs::Output;
-pub use outputs::{BatchInfo, OutputError};
 pub(crate) use state_spec::InitialState;
 pub use state_spec::{StateSpec, Visit};
 pub use state_view::StateView;
@@ -27,7 +26,7 @@ use crate::rdd::{Rdd, Record};
 /// A stream of records, one [`Rdd`] per batch.
 ///
 /// A cheap handle on a description. Transformations make other descriptions; an output operation
-/// ([`print`], [`for_each_rdd`], [`save_as_text_files`]) makes the batches run what it is described by.
+/// ([`print`], [`for_each_rdd`], [`write_to`], [`save_as_text_files`]) makes the batches run what it is described by.
 ///
 /// ```
 /// # fn main() -> millpond::Result<()> {
@@ -41,6 +40,7 @@ use crate::rdd::{Rdd, Record};
 /// [`print`]: DStream::print
 /// [`for_each_rdd`]: DStream::for_each_rdd
 /// [`save_as_text_files`]: DStream::save_as_text_files
+/// [`write_to`]: DStream::write_to
 #[must_use = "a DStream does nothing until an output operation uses it"]
 pub struct DStream<T> {
     graph: Arc<Graph>,

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::store::Disk;
 
 /// Runs stages on a pool of its own.
 #[derive(Debug)]
@@ -18,6 +19,7 @@ pub(crate) struct Executor {
     attempts_max: u32,
     cancelled: AtomicBool,
     next_rdd: AtomicU64,
+    disk: Disk,
 }
 
 /// What a task is, for errors.
@@ -48,7 +50,23 @@ impl Executor {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(named).build();
         let pool =
             pool.map_err(|cause| Error::new(ErrorKind::Io, "start the compute threads").caused_by(cause))?;
-        Ok(Executor { pool, attempts_max, cancelled: AtomicBool::new(false), next_rdd: AtomicU64::new(1) })
+        Ok(Executor {
+            pool,
+            attempts_max,
+            cancelled: AtomicBool::new(false),
+            next_rdd: AtomicU64::new(1),
+            disk: Disk::default(),
+        })
+    }
+
+    /// What its tasks write to, so that a test can stop at their steps too.
+    #[must_use]
+    pub(crate) fn with_disk(self, disk: Disk) -> Self {
+        Executor { disk, ..self }
+    }
+
+    pub(crate) fn disk(&self) -> &Disk {
+        &self.disk
     }
 
     /// A number for a new RDD.

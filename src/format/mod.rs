@@ -6,6 +6,7 @@
 
 pub(crate) mod block;
 pub(crate) mod frame;
+pub(crate) mod object;
 pub(crate) mod records;
 pub(crate) mod segment;
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod lineage;
 mod local;
 mod node;
 mod ops;
+mod save;
 pub(crate) mod shuffle;
 
 use std::sync::Arc;
@@ -25,6 +26,7 @@ pub use local::LocalRdds;
 pub use node::Emitter;
 pub(crate) use node::{CHUNK_RECORDS, Chunks, Lineage, NodeInfo, Parent, RddNode, WideDependency};
 pub use ops::StorageLevel;
+pub use save::{ObjectFile, read_object_file};
 
 use crate::exec::Executor;
 

@@ -1,5 +1,6 @@
-use crate::dstream::{BatchInfo, DStream, OutputError};
+use crate::dstream::DStream;
 use crate::rdd::{Rdd, Record};
+use crate::sink::{BatchInfo, OutputError};
 
 impl<T: Record> DStream<T> {
     /// Calls `emit` once per batch, on the job's driver thread, with the batch's RDD and what it is. The

@@ -1,52 +1,53 @@
 //! Output operations: what makes a batch's records leave the job.
 
+mod files;
 mod for_each_rdd;
 mod print;
+#[cfg(feature = "json")]
+mod save_as_json_lines;
+mod save_as_object_files;
+#[cfg(feature = "parquet")]
+mod save_as_parquet;
 mod save_as_text_files;
+mod write_to;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::batch::Batch;
 use crate::dstream::DStream;
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{BatchId, BatchTime};
+use crate::exec::panic_text;
 use crate::rdd::{Rdd, Record};
-
-/// What user code in an output operation may fail with.
-pub type OutputError = Box<dyn std::error::Error + Send + Sync>;
-
-/// Which batch an output operation is given.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct BatchInfo {
-    /// The job's name.
-    pub job: String,
-    /// The output's name: its number and operation, the same in every run of the same job.
-    pub output: String,
-    /// The batch.
-    pub batch: BatchId,
-    /// Its time.
-    pub time: BatchTime,
-}
-
-impl BatchInfo {
-    /// A key that is the same whenever this output of this batch is emitted, and that no other has: what a
-    /// sink outside needs to take a repeated batch only once.
-    ///
-    /// For a partition of the RDD, add its number.
-    pub fn idempotency_key(&self) -> String {
-        format!("{}/{}/{}", self.job, self.output, self.batch.0)
-    }
-}
+use crate::sink::{BatchInfo, OutputError, SinkStart, from_user_code};
 
 /// Emits one batch.
 type Emit = dyn Fn(&Batch, &BatchInfo) -> Result<()> + Send + Sync;
+
+/// Tells a sink that the job starts.
+type Open = dyn Fn(&SinkStart) -> Result<()> + Send + Sync;
 
 /// An output operation of the job.
 pub(crate) struct Output {
     pub(crate) name: String,
     emit: Box<Emit>,
+    open: Option<Box<Open>>,
 }
 
 impl Output {
+    fn new(name: String, emit: impl Fn(&Batch, &BatchInfo) -> Result<()> + Send + Sync + 'static) -> Self {
+        Output { name, emit: Box::new(emit), open: None }
+    }
+
+    /// Before the first batch of a start; `start` is filled in with the output's name.
+    pub(crate) fn open(&self, start: &SinkStart) -> Result<()> {
+        let Some(open) = &self.open else { return Ok(()) };
+        let start = SinkStart { output: self.name.clone(), ..start.clone() };
+        let opened = catch_unwind(AssertUnwindSafe(|| open(&start))).unwrap_or_else(|payload| {
+            Err(Error::new(ErrorKind::UserCode, format!("panicked: {}", panic_text(&*payload))))
+        });
+        opened.map_err(|error| error.within(format!("output `{}`", self.name)))
+    }
+
     pub(crate) fn emit(&self, batch: &Batch, job: &str) -> Result<()> {
         let info =
             BatchInfo { job: job.to_owned(), output: self.name.clone(), batch: batch.id, time: batch.time };
@@ -62,17 +63,11 @@ impl<T: Record> DStream<T> {
     ) {
         let parent = self.clone();
         let id = self.graph.add_node::<T>(operation, "", &[self.id], false);
-        let name = format!("{id}-{operation}");
-        let emit = move |batch: &Batch, info: &BatchInfo| {
+        self.graph.add_output(Output::new(format!("{id}-{operation}"), move |batch, info| {
             if !parent.is_due(batch) {
                 return Ok(());
             }
-            let emitted = emit(parent.rdd(batch)?, info);
-            emitted.map_err(|cause| match cause.downcast::<Error>() {
-                Ok(ours) => *ours,
-                Err(cause) => Error::new(ErrorKind::UserCode, "the output operation failed").caused_by(cause),
-            })
-        };
-        self.graph.add_output(Output { name, emit: Box::new(emit) });
+            emit(parent.rdd(batch)?, info).map_err(from_user_code)
+        }));
     }
 }
