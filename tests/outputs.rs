@@ -315,11 +315,13 @@ fn an_object_file_is_read_as_what_it_was_written_as() {
 
 // -- sinks --
 
+type RowsByKey = BTreeMap<String, Vec<(u16, i64)>>;
+
 /// What a sink was asked to do, and rows by key; it may fail on request.
 #[derive(Clone, Default)]
 struct Recording {
     calls: Arc<Mutex<Vec<String>>>,
-    rows: Arc<Mutex<BTreeMap<String, Vec<(u16, i64)>>>>,
+    rows: Arc<Mutex<RowsByKey>>,
     failures: Arc<AtomicU64>,
 }
 

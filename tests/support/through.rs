@@ -13,6 +13,9 @@ use millpond::{
 
 use super::{Chunk, INTERVAL_MS, ScriptedSource, wait_for_batch};
 
+/// Gives a job its outputs.
+pub type Describe<'a> = dyn Fn(&DStream<(u16, i64)>) + 'a;
+
 /// Some records for each batch; none in the third.
 pub fn some_chunks(batches: u16) -> Arc<Vec<Chunk>> {
     let records = |batch: u16| if batch == 2 { 0 } else { 9u16 };
@@ -38,7 +41,7 @@ pub fn builder(dir: &Path, clock: &Arc<ManualClock>) -> ContextBuilder {
 pub fn start(
     builder: ContextBuilder,
     chunks: &Arc<Vec<Chunk>>,
-    describe: &dyn Fn(&DStream<(u16, i64)>),
+    describe: &Describe,
 ) -> Result<RunningContext> {
     let context = builder.build()?;
     let source = ScriptedSource { chunks: chunks.clone(), ranges: 2 };
@@ -62,12 +65,7 @@ pub fn run_to(job: &RunningContext, clock: &ManualClock, last: u64) -> bool {
 
 /// Runs the job over all chunks in `dir`, starting it anew after every crash; the n-th start gets the n-th plan,
 /// those after that none. Returns how many batches were emitted by a start, so at least for the second time.
-pub fn through(
-    dir: &Path,
-    chunks: &Arc<Vec<Chunk>>,
-    plans: &[Arc<FaultPlan>],
-    describe: &dyn Fn(&DStream<(u16, i64)>),
-) -> usize {
+pub fn through(dir: &Path, chunks: &Arc<Vec<Chunk>>, plans: &[Arc<FaultPlan>], describe: &Describe) -> usize {
     let clock = ManualClock::at(0);
     let mut plans = plans.iter().cloned();
     let mut again = 0;
