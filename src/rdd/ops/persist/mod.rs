@@ -270,7 +270,7 @@ mod tests {
         assert_eq!(persisted.collect().unwrap(), expected);
         assert_eq!(computed.load(Ordering::SeqCst), 2 * 1001, "the second time from the files");
         for damage in [Spill::flip_a_bit, Spill::shorten] {
-            let kept = node.partitions[0].lock().unwrap().clone();
+            let kept = node.partitions[0].lock().unwrap().as_ref().map(|slot| slot.kept.clone());
             let Some(Kept::File(file)) = kept else { panic!("partition 0 is in a file") };
             damage(&file);
             let before = computed.load(Ordering::SeqCst);
