@@ -1,5 +1,7 @@
 //! The streaming context: where all parts are put together.
 
+mod shared;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;

@@ -12,7 +12,7 @@ use crate::format::block::{BlockEncoding, BlockHeader, for_each_record};
 use crate::format::frame::{self, FrameHeader, HEADER_BYTES, encode_frame};
 use crate::format::records::{
     CatalogRecord, CheckpointRecord, Directory, DoneRecord, EpochRecord, ExtentHeader, PlanRecord, Record,
-    RunRecord, SegmentHeader,
+    RunRecord, SegmentHeader, TalliesRecord,
 };
 use crate::format::segment::{self, entries, entry_bytes};
 use crate::record::{Data, DataBuffer};
@@ -32,6 +32,7 @@ pub fn decode_frame(bytes: &[u8]) {
     decode_as::<PlanRecord>(bytes);
     decode_as::<DoneRecord>(bytes);
     decode_as::<CheckpointRecord>(bytes);
+    decode_as::<TalliesRecord>(bytes);
     decode_as::<ExtentHeader>(bytes);
     decode_as::<SegmentHeader>(bytes);
     decode_as::<Directory>(bytes);

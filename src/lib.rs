@@ -103,7 +103,8 @@ pub use driver::{
     StreamingStarted, StreamingStopped,
 };
 pub use dstream::{
-    DStream, Fallible, KeyContext, MapWithState, Remembered, State, StateSpec, StateView, Timer, Visit,
+    Accumulator, Broadcast, DStream, Dataset, Fallible, KeyContext, LoadError, MapWithState, Reload,
+    Remembered, State, StateSpec, StateView, Timer, Visit,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use format::{FORMAT_VERSION, FORMAT_VERSION_OLDEST};

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, Result};
 use crate::exec::TaskContext;
+use crate::exec::tally::{self, Scope};
 use crate::format::block::{BlockEncoding, BlockHeader, for_each_record};
 use crate::format::frame::HEADER_BYTES;
 use crate::rdd::{Chunks, Emitter, Lineage, NodeInfo, Parent, Rdd, RddNode, Record};
@@ -116,10 +117,11 @@ impl<T: Record> RddNode<T> for InputNode<T> {
             out(chunk)
         };
         let mut emitter = Emitter::new(&mut forward);
-        let read = match self.input.blocks.get(partition) {
+        let scope = Scope::Rdd { node: self.info.id, partition };
+        let read = tally::collect(scope, || match self.input.blocks.get(partition) {
             Some(block) => self.read_block(task, block, &mut emitter),
             None => self.read_range(task, partition - self.input.blocks.len(), &mut emitter),
-        };
+        });
         let read = read.and_then(|records| emitter.finish().map(|()| records));
         // An action that has enough ends the reading early; another one may have read everything before.
         let records = *read.as_ref().unwrap_or(&taken);

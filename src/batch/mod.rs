@@ -58,7 +58,7 @@ impl Batch {
                 || Error::new(ErrorKind::InvalidGraph, format!("node {id} has another record type"));
             return made.ok_or_else(mixed_up);
         }
-        let rdd = make()?;
+        let rdd = self.executor.describe(id, make)?;
         self.lock().insert(id, Box::new(rdd.clone()));
         Ok(rdd)
     }

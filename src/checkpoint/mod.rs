@@ -8,4 +8,5 @@
 
 pub(crate) mod protocol;
 pub(crate) mod recovery;
+pub(crate) mod tallies;
 pub(crate) mod writer;

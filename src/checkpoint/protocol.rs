@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
+use crate::checkpoint::tallies::Tallies;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::records::{
-    CatalogRecord, CheckpointRecord, DoneRecord, OperatorRef, PlanRecord, RunRecord,
+    CatalogRecord, CheckpointRecord, DoneRecord, OperatorRef, PlanRecord, RunRecord, TallyDelta,
 };
 use crate::id::EpochId;
 use crate::store::catalog::EpochContents;
@@ -19,6 +20,8 @@ pub(crate) struct History {
     pub(crate) planned_in: BTreeMap<u64, EpochId>,
     /// By batch.
     pub(crate) done: BTreeMap<u64, DoneRecord>,
+    /// By batch, of those that are done: what it added to accumulators.
+    pub(crate) tallies: BTreeMap<u64, Vec<TallyDelta>>,
     /// Oldest first, each with the epoch it is in.
     pub(crate) checkpoints: Vec<(EpochId, CheckpointRecord)>,
     /// Oldest first.
@@ -67,6 +70,7 @@ pub(crate) fn fold(epochs: &[EpochContents]) -> History {
     history.from_start = records.contains_key(&1);
     history.last_seq = records.last_key_value().map_or(0, |(seq, _)| *seq);
     count_unreadable(&mut history, &records);
+    let mut tallies = Tallies::default();
     for (epoch, record) in records.into_values() {
         match record {
             CatalogRecord::Epoch(_) => {}
@@ -75,7 +79,15 @@ pub(crate) fn fold(epochs: &[EpochContents]) -> History {
                 history.planned_in.insert(plan.batch, epoch);
                 history.plans.insert(plan.batch, plan);
             }
-            CatalogRecord::Done(done) => drop(history.done.insert(done.batch, done)),
+            CatalogRecord::Tallies(record) => tallies.add(record),
+            CatalogRecord::Done(done) => {
+                match tallies.of_done(done.batch) {
+                    Ok(deltas) if deltas.is_empty() => {}
+                    Ok(deltas) => drop(history.tallies.insert(done.batch, deltas)),
+                    Err(damage) => history.damage.push(damage),
+                }
+                history.done.insert(done.batch, done);
+            }
             CatalogRecord::Checkpoint(checkpoint) => history.checkpoints.push((epoch, checkpoint)),
         }
     }
@@ -91,6 +103,7 @@ fn count_unreadable(history: &mut History, records: &BTreeMap<u64, (EpochId, Cat
         let known = match record {
             CatalogRecord::Plan(plan) => Some(plan.batch),
             CatalogRecord::Done(done) => Some(done.batch),
+            CatalogRecord::Tallies(tallies) => Some(tallies.batch),
             CatalogRecord::Checkpoint(checkpoint) => {
                 Some(checkpoint.batch).filter(|batch| *batch > history.newest_batch)
             }

@@ -31,7 +31,7 @@ pub(crate) use start::{Components, start};
 use crate::batch::tick::{Tick, following, next};
 use crate::checkpoint::writer::CheckpointWriter;
 use crate::config::Settings;
-use crate::dstream::{Input, StatefulNode};
+use crate::dstream::{Input, SharedVariables, StatefulNode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::exec::Executor;
 use crate::id::{BatchId, BatchTime, CheckpointId, SegmentId, StreamId};
@@ -177,6 +177,7 @@ pub(crate) struct Driver {
     checkpoints: CheckpointWriter,
     inputs: Vec<Input>,
     stateful: Vec<Arc<dyn StatefulNode>>,
+    variables: SharedVariables,
     outputs: Vec<Arc<crate::dstream::Output>>,
     states: Vec<Arc<OperatorState>>,
     streams: HashMap<StreamId, Arc<str>>,

@@ -50,7 +50,12 @@ pub(super) struct PlannedBatch {
 impl Driver {
     /// Plans the next batch and commits the plan.
     pub(super) fn plan_next(&mut self, time: BatchTime, take: Take) -> Result<PlannedBatch> {
-        let ranges = if take == Take::All { self.poll_sources()? } else { HashMap::new() };
+        let ranges = if take == Take::All {
+            self.variables.before_plan(time)?;
+            self.poll_sources()?
+        } else {
+            HashMap::new()
+        };
         let blocks = if take == Take::Nothing { Vec::new() } else { self.log.take_pending(BLOCKS_MAX) };
         if let Some(last) = blocks.last() {
             self.next_block = last.place.block + 1;

@@ -2,15 +2,15 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
 
 use crate::batch::Batch;
+use crate::checkpoint::tallies;
 use crate::checkpoint::writer::CheckpointRequest;
 use crate::dstream::Output;
 use crate::error::{Error, ErrorKind, Result};
 use crate::exec::panic_text;
-use crate::format::records::{CheckpointRecord, DoneRecord};
-use crate::id::{BatchId, BatchTime};
+use crate::format::records::{CheckpointRecord, DoneRecord, TallyDelta};
+use crate::id::BatchTime;
 use crate::store::segments::EncodedState;
 use crate::time::Stopwatch;
 
@@ -18,11 +18,11 @@ use super::plan::{PlannedBatch, Take};
 use super::{Driver, Failure, OutputOperationCompleted, OutputOperationStarted, lock};
 
 /// Whether the outputs of a batch are emitted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) enum Emit {
     Yes,
-    /// They were, in an earlier run.
-    DoneBefore,
+    /// They were, in an earlier run, which has recorded what the batch added to accumulators.
+    DoneBefore(Vec<TallyDelta>),
 }
 
 impl Driver {
@@ -55,14 +55,20 @@ impl Driver {
         let PlannedBatch { batch: id, time, inputs, bytes, .. } = planned;
         let paths = Arc::new(self.store.paths.clone());
         let batch = Batch::new(id, time, self.executor.clone(), paths, inputs.clone());
-        let outcome = self.compute(&batch, emit);
+        let outcome = self.compute(&batch, &emit);
         let records = batch.records_read();
         drop(batch);
-        let outcome = self.finish_nodes(outcome).map_err(|error| error.within(id));
-        let outcome = outcome.and_then(|()| match emit {
-            Emit::Yes => self.commit_done(id, records, bytes, reporting.elapsed()),
-            Emit::DoneBefore => Ok(()),
+        let outcome = self.finish_nodes(outcome).and_then(|()| {
+            let done = DoneRecord {
+                batch: id.0,
+                records,
+                bytes,
+                processing_us: reporting.elapsed().as_micros() as u64,
+                outputs: self.outputs.iter().map(|output| output.name.clone()).collect(),
+            };
+            self.finish_batch(&done, emit)
         });
+        let outcome = outcome.map_err(|error| error.within(id));
         self.report_end(reporting, &inputs, &outcome);
         outcome?;
         lock(&self.shared.progress).last_batch = Some((id, time));
@@ -78,26 +84,40 @@ impl Driver {
         outcome
     }
 
-    fn commit_done(&self, batch: BatchId, records: u64, bytes: u64, processing: Duration) -> Result<()> {
-        let done = DoneRecord {
-            batch: batch.0,
-            records,
-            bytes,
-            processing_us: processing.as_micros() as u64,
-            outputs: self.outputs.iter().map(|output| output.name.clone()).collect(),
+    /// Records that the batch is done, and what it added to accumulators, unless that is recorded already.
+    /// Only then it is added.
+    fn finish_batch(&self, done: &DoneRecord, emit: Emit) -> Result<()> {
+        let deltas = match emit {
+            Emit::DoneBefore(deltas) => deltas,
+            Emit::Yes => {
+                let deltas = self.variables.take_deltas(&self.executor)?;
+                let mut catalog = lock(&self.catalog);
+                for record in tallies::records_of(done.batch, &deltas) {
+                    self.full_disk.wait_out("record what a batch added", || catalog.append(&record))?;
+                }
+                self.full_disk.wait_out("record that a batch is done", || catalog.append(done))?;
+                deltas
+            }
         };
-        let mut catalog = lock(&self.catalog);
-        self.full_disk.wait_out("record that a batch is done", || catalog.append(&done)).map(drop)
+        let _changing = self.shared.gate.write().unwrap_or_else(PoisonError::into_inner);
+        let unknown = self.variables.apply(&deltas)?;
+        if let Some(name) = unknown.first().filter(|_| !self.settings.allow_dropping_state) {
+            let message = format!("the job has no `{name}` any more: bring it back, or allow dropping state");
+            return Err(Error::new(ErrorKind::Incompatible, message));
+        }
+        Ok(())
     }
 
-    fn compute(&self, batch: &Batch, emit: Emit) -> Result<()> {
+    fn compute(&self, batch: &Batch, emit: &Emit) -> Result<()> {
+        self.executor.begin_batch();
         {
             let _changing = self.shared.gate.write().unwrap_or_else(PoisonError::into_inner);
+            self.variables.advance(batch)?;
             for node in &self.stateful {
                 node.advance(batch)?;
             }
         }
-        if emit == Emit::Yes {
+        if *emit == Emit::Yes {
             let emit = |output: &Arc<Output>| {
                 let what = format!("emit output `{}`", output.name);
                 self.full_disk.wait_out(&what, || self.emit(output, batch))

@@ -12,7 +12,7 @@ use crate::config::Settings;
 use crate::dstream::{Input, InputKind, Job};
 use crate::error::{Error, ErrorKind, Result};
 use crate::exec::Executor;
-use crate::format::records::{PlanRecord, RunRecord};
+use crate::format::records::{PlanRecord, RunRecord, TallyDelta};
 use crate::id::{BatchId, BatchTime, BlockId, CheckpointId, EpochId};
 use crate::receive_log::{self, ReceiveLog, ReceivedBlock};
 use crate::sink::SinkStart;
@@ -63,6 +63,7 @@ pub(crate) fn start(components: Components, mut job: Job) -> Result<Started> {
             state.restore(&found.segments);
         }
     }
+    job.variables.restored(&executor)?;
     for node in &job.stateful {
         match report.operators.get(node.state().name()) {
             Some(StateMatch::Matched) => node.restored()?,
@@ -77,6 +78,7 @@ pub(crate) fn start(components: Components, mut job: Job) -> Result<Started> {
     driver.adopt_pending(&found.log)?;
     driver.replay(&found, &mut report)?;
     driver.start_receivers()?;
+    driver.variables.before_start(driver.last_time)?;
     driver.log.activity().note_ready();
     driver.ready_ms = driver.now_ms();
     report.took = watch.elapsed();
@@ -151,6 +153,7 @@ impl Driver {
             fingerprint: job.fingerprint,
             inputs: job.inputs,
             stateful: job.stateful,
+            variables: job.variables,
             outputs: job.outputs,
             receivers: None,
             log_thread: Some(log_thread),
@@ -304,7 +307,9 @@ impl Driver {
     /// Computes the planned batches after the checkpoint again; emits those that were not done.
     fn replay(&mut self, found: &Found, report: &mut RecoveryReport) -> Result<()> {
         for plan in &found.recovery.replay {
-            self.replay_batch(plan, found.history.done.contains_key(&plan.batch), report)?;
+            let tallies = found.history.tallies.get(&plan.batch).cloned().unwrap_or_default();
+            let done = found.history.done.contains_key(&plan.batch).then_some(tallies);
+            self.replay_batch(plan, done, report)?;
         }
         self.next_batch = BatchId(found.recovery.next_batch);
         let damaged = !report.walked_back.is_empty() || !report.lost_plans.is_empty();
@@ -318,13 +323,20 @@ impl Driver {
         Ok(())
     }
 
-    fn replay_batch(&mut self, plan: &PlanRecord, done: bool, report: &mut RecoveryReport) -> Result<()> {
+    /// `done` is what the batch added to accumulators, if it was done.
+    fn replay_batch(
+        &mut self,
+        plan: &PlanRecord,
+        done: Option<Vec<TallyDelta>>,
+        report: &mut RecoveryReport,
+    ) -> Result<()> {
         let planned = self.plan_again(plan)?;
         let batch = planned.batch;
         self.advance_positions(&planned.inputs)?;
-        self.run_batch(planned, if done { Emit::DoneBefore } else { Emit::Yes })?;
+        let emitted = done.is_none();
+        self.run_batch(planned, done.map_or(Emit::Yes, Emit::DoneBefore))?;
         report.replayed.push(batch);
-        if !done {
+        if emitted {
             report.emitted.push(batch);
         }
         lock(&self.shared.progress).replayed_batches += 1;

@@ -7,6 +7,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::batch::Batch;
 use crate::dstream::Output;
+use crate::dstream::shared::{SharedVariable, SharedVariables, Tallied};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::records::{LineageNode, POSITIONS_PREFIX};
 use crate::id::{BatchTime, StreamId};
@@ -67,6 +68,7 @@ struct Parts {
     nodes: Vec<LineageNode>,
     inputs: Vec<Input>,
     stateful: Vec<Arc<dyn StatefulNode>>,
+    variables: SharedVariables,
     outputs: Vec<Arc<Output>>,
     names: HashSet<String>,
     problems: Vec<String>,
@@ -92,6 +94,7 @@ pub(crate) struct Graph {
 pub(crate) struct Job {
     pub(crate) inputs: Vec<Input>,
     pub(crate) stateful: Vec<Arc<dyn StatefulNode>>,
+    pub(crate) variables: SharedVariables,
     pub(crate) outputs: Vec<Arc<Output>>,
     pub(crate) lineage: Vec<LineageNode>,
     pub(crate) fingerprint: u64,
@@ -191,6 +194,20 @@ impl Graph {
         parts.stateful.push(node);
     }
 
+    pub(crate) fn add_variable(&self, variable: Arc<dyn SharedVariable>) {
+        let mut parts = self.lock();
+        for state in variable.states() {
+            Self::claim_name(&mut parts, "stateful operator", state.name());
+        }
+        parts.variables.add(variable);
+    }
+
+    pub(crate) fn add_accumulator(&self, accumulator: Arc<dyn Tallied>) {
+        let mut parts = self.lock();
+        Self::claim_name(&mut parts, "stateful operator", accumulator.state().name());
+        parts.variables.add_accumulator(accumulator);
+    }
+
     pub(crate) fn add_output(&self, output: Output) {
         let mut parts = self.lock();
         Self::claim_name(&mut parts, "output", &output.name);
@@ -224,24 +241,25 @@ impl Graph {
             );
         }
         let fingerprint = xxh3_64(format!("{:?}", parts.nodes).as_bytes());
-        let Parts { nodes, inputs, stateful, outputs, .. } = parts;
-        Ok(Job { inputs, stateful, outputs, lineage: nodes, fingerprint })
+        let Parts { nodes, inputs, stateful, variables, outputs, .. } = parts;
+        Ok(Job { inputs, stateful, variables, outputs, lineage: nodes, fingerprint })
     }
 }
 
 impl Job {
-    /// The stateful operators' states.
+    /// The states of stateful operators and shared variables.
     pub(crate) fn states_by_name(&self) -> HashMap<String, Arc<OperatorState>> {
-        self.stateful.iter().map(|node| (node.state().name().to_owned(), node.state().clone())).collect()
+        let stateful = self.stateful.iter().map(|node| node.state().clone());
+        stateful.chain(self.variables.states()).map(|state| (state.name().to_owned(), state)).collect()
     }
 
-    /// Everything that a checkpoint holds, in a fixed order: stateful operators, then source positions.
+    /// Everything that a checkpoint holds, in a fixed order: stateful operators, shared variables, source positions.
     pub(crate) fn states(&self) -> Vec<Arc<OperatorState>> {
         let stateful = self.stateful.iter().map(|node| node.state().clone());
         let positions = self.inputs.iter().filter_map(|input| match &input.kind {
             InputKind::Replayable { positions, .. } => Some(positions.state().clone()),
             _ => None,
         });
-        stateful.chain(positions).collect()
+        stateful.chain(self.variables.states()).chain(positions).collect()
     }
 }

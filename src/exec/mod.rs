@@ -3,14 +3,18 @@
 //!
 //! Results come back by partition, never by arrival, so that nothing depends on threads.
 
+pub(crate) mod tally;
+
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::Disk;
+use tally::{Parts, Scope, Tally};
 
 /// Runs stages on a pool of its own.
 #[derive(Debug)]
@@ -20,6 +24,7 @@ pub(crate) struct Executor {
     cancelled: AtomicBool,
     next_rdd: AtomicU64,
     disk: Disk,
+    tally: Arc<Tally>,
 }
 
 /// What a task is, for errors.
@@ -50,12 +55,14 @@ impl Executor {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(named).build();
         let pool =
             pool.map_err(|cause| Error::new(ErrorKind::Io, "start the compute threads").caused_by(cause))?;
+        let next_rdd = AtomicU64::new(1);
         Ok(Executor {
             pool,
             attempts_max,
             cancelled: AtomicBool::new(false),
-            next_rdd: AtomicU64::new(1),
+            next_rdd,
             disk: Disk::default(),
+            tally: Arc::default(),
         })
     }
 
@@ -89,11 +96,17 @@ impl Executor {
         partitions: usize,
         task: impl Fn(&TaskContext, usize) -> Result<R> + Sync,
     ) -> Result<Vec<R>> {
-        let results: Vec<Result<R>> = self.pool.install(|| {
+        let number = self.tally.next_stage();
+        let results: Vec<Result<(R, Parts)>> = self.pool.install(|| {
             let partitions = (0..partitions).into_par_iter().with_max_len(1);
             partitions.map(|partition| self.run_task(stage, partition, &task)).collect()
         });
-        results.into_iter().collect()
+        let results = results.into_iter().collect::<Result<Vec<_>>>()?;
+        let hand_in = |(partition, (result, parts))| {
+            self.tally.hand_in(Scope::Task { stage: number, partition }, parts);
+            result
+        };
+        Ok(results.into_iter().enumerate().map(hand_in).collect())
     }
 
     /// Runs one task, as partition `partition` of a stage.
@@ -106,7 +119,11 @@ impl Executor {
         partition: usize,
         task: impl Fn(&TaskContext) -> Result<R> + Sync,
     ) -> Result<R> {
-        self.pool.install(|| self.run_task(stage, partition, &|context: &TaskContext, _| task(context)))
+        let number = self.tally.next_stage();
+        let run = || self.run_task(stage, partition, &|context: &TaskContext, _| task(context));
+        let (result, parts) = self.pool.install(run)?;
+        self.tally.hand_in(Scope::Task { stage: number, partition }, parts);
+        Ok(result)
     }
 
     fn run_task<R>(
@@ -114,7 +131,7 @@ impl Executor {
         stage: &str,
         partition: usize,
         task: &(impl Fn(&TaskContext, usize) -> Result<R> + Sync),
-    ) -> Result<R> {
+    ) -> Result<(R, Parts)> {
         let mut attempt = 1;
         loop {
             if self.cancelled.load(Ordering::SeqCst) {
@@ -122,7 +139,7 @@ impl Executor {
             }
             let context = TaskContext::new();
             // A task leaves nothing behind when it unwinds: what it changes is handed back only at its end.
-            let outcome = catch_unwind(AssertUnwindSafe(|| task(&context, partition)));
+            let outcome = catch_unwind(AssertUnwindSafe(|| self.tally.frame(|| task(&context, partition))));
             let error = match outcome {
                 Ok(Ok(result)) => return Ok(result),
                 Ok(Err(error)) => error,

@@ -27,6 +27,7 @@ pub(crate) enum FrameKind {
     Done = 5,
     Checkpoint = 6,
     Witness = 7,
+    Tallies = 8,
     ExtentHeader = 16,
     Block = 17,
     SegmentHeader = 32,
@@ -36,7 +37,7 @@ pub(crate) enum FrameKind {
 }
 
 impl FrameKind {
-    const ALL: [FrameKind; 13] = [
+    const ALL: [FrameKind; 14] = [
         FrameKind::Identity,
         FrameKind::Epoch,
         FrameKind::Run,
@@ -44,6 +45,7 @@ impl FrameKind {
         FrameKind::Done,
         FrameKind::Checkpoint,
         FrameKind::Witness,
+        FrameKind::Tallies,
         FrameKind::ExtentHeader,
         FrameKind::Block,
         FrameKind::SegmentHeader,

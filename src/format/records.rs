@@ -101,6 +101,25 @@ pub(crate) struct DoneRecord {
     pub(crate) outputs: Vec<String>,
 }
 
+/// What a batch added to accumulators, written right before the batch is done. It counts only if it is.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub(crate) struct TalliesRecord {
+    pub(crate) batch: u64,
+    /// From 0; a record has a greatest length, so that there may be several for one batch.
+    pub(crate) part: u32,
+    pub(crate) parts: u32,
+    pub(crate) deltas: Vec<TallyDelta>,
+}
+
+/// What a batch added to one accumulator.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TallyDelta {
+    /// The name of the accumulator's state.
+    pub(crate) name: String,
+    /// Its archive; what several parts of a batch have under one name is joined.
+    pub(crate) archive: Vec<u8>,
+}
+
 /// One commit point: everything a restart needs besides the plans and blocks after it.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub(crate) struct CheckpointRecord {
@@ -243,6 +262,7 @@ framed_records! {
     RunRecord => Run,
     PlanRecord => Plan,
     DoneRecord => Done,
+    TalliesRecord => Tallies,
     CheckpointRecord => Checkpoint,
     ExtentHeader => ExtentHeader,
     SegmentHeader => SegmentHeader,
@@ -257,6 +277,7 @@ pub(crate) enum CatalogRecord {
     Plan(PlanRecord),
     Done(DoneRecord),
     Checkpoint(CheckpointRecord),
+    Tallies(TalliesRecord),
 }
 
 impl CatalogRecord {
@@ -272,6 +293,7 @@ impl CatalogRecord {
             FrameKind::Plan => CatalogRecord::Plan(Record::from_payload(&header, payload)?),
             FrameKind::Done => CatalogRecord::Done(Record::from_payload(&header, payload)?),
             FrameKind::Checkpoint => CatalogRecord::Checkpoint(Record::from_payload(&header, payload)?),
+            FrameKind::Tallies => CatalogRecord::Tallies(Record::from_payload(&header, payload)?),
             other => return Err(Error::corrupt(format!("a {other:?} frame does not belong in the catalog"))),
         };
         Ok((header.id, record))

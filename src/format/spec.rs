@@ -111,12 +111,13 @@ mod tests {
         let first = vec![("totals", vec![group(false, 1, "cat", one.clone()), group(false, 1, "the", one)])];
         let second = vec![
             ("totals", vec![group(false, 0, "cat", None), group(true, 1, "the", Some(archive(&3u64)))]),
+            ("accumulator blank", vec![group(false, 1, "", Some(archive(&2u64)))]),
             ("positions of files", vec![group(false, 1, "a.txt", Some(position.to_bytes().to_vec()))]),
         ];
         let mut written = Vec::new();
         let names = [
             &["segment-header-1", "page-1", "page-2", "directory-1", "trailer-1"][..],
-            &["segment-header-2", "page-3", "page-4", "page-5", "directory-2", "trailer-2"][..],
+            &["segment-header-2", "page-3", "page-4", "page-5", "page-6", "directory-2", "trailer-2"][..],
         ];
         for ((segment, operators), names) in (1..).zip([first, second]).zip(names) {
             let (mut state, mut pages) = (EncodedState::default(), Vec::new());
@@ -179,6 +180,7 @@ mod tests {
             segments: segments.to_vec(),
             operators: vec![
                 operator("totals", ["bytes", "u64"], 8, 3 - number),
+                operator("accumulator blank", ["()", "u64"], 8, number - 1),
                 operator("positions of files", ["utf8", "position"], 24, number - 1),
             ],
         }
@@ -244,10 +246,13 @@ mod tests {
         append(example, "done-1", &mut catalog, done(1, 4, 71));
         append(example, "checkpoint-1", &mut catalog, checkpoint(1, 3, &segments[..1]));
         append(example, "plan-2", &mut catalog, second);
+        let blank = TallyDelta { name: "accumulator blank".to_owned(), archive: archive(&2u64) };
+        let tallies = TalliesRecord { batch: 2, part: 0, parts: 1, deltas: vec![blank] };
+        append(example, "tallies-2", &mut catalog, tallies);
         append(example, "done-2", &mut catalog, done(2, 2, 12));
         append(example, "checkpoint-2", &mut catalog, checkpoint(2, 3, segments));
         let read = read_epoch(paths, STORE, EpochId(1)).unwrap();
-        assert_eq!((read.records.len(), read.witness, read.damage.len()), (8, Some(8), 0));
+        assert_eq!((read.records.len(), read.witness, read.damage.len()), (9, Some(9), 0));
         let witness = std::fs::read(paths.epochs().join("1/witness")).unwrap();
         example.push(("epoch-witness", witness, String::new()));
     }
@@ -311,6 +316,7 @@ mod tests {
             "EpochRecord": ArchivedEpochRecord, "RunRecord": ArchivedRunRecord,
             "LineageNode": ArchivedLineageNode, "PlanRecord": ArchivedPlanRecord,
             "InputPlan": ArchivedInputPlan, "BlockRef": ArchivedBlockRef, "RangeRef": ArchivedRangeRef,
+            "TalliesRecord": ArchivedTalliesRecord, "TallyDelta": ArchivedTallyDelta,
             "DoneRecord": ArchivedDoneRecord, "CheckpointRecord": ArchivedCheckpointRecord,
             "SegmentRef": ArchivedSegmentRef, "OperatorRef": ArchivedOperatorRef,
             "ExtentHeader": ArchivedExtentHeader, "SegmentHeader": ArchivedSegmentHeader,

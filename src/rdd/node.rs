@@ -4,6 +4,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::exec::tally::{self, Caller, Scope};
 use crate::exec::{Executor, TaskContext};
 use crate::rdd::{Rdd, Record};
 
@@ -91,6 +92,8 @@ pub struct Emitter<'a, T> {
     chunk: Vec<T>,
     out: &'a mut Chunks<'a, T>,
     failed: Option<Error>,
+    /// Whose closures what is handed on reaches.
+    caller: Caller,
 }
 
 impl<T> std::fmt::Debug for Emitter<'_, T> {
@@ -106,7 +109,7 @@ impl<'a, T> Emitter<'a, T> {
 
     /// One that collects in an empty buffer that was used before.
     pub(crate) fn with_buffer(chunk: Vec<T>, out: &'a mut Chunks<'a, T>) -> Self {
-        Emitter { chunk, out, failed: None }
+        Emitter { chunk, out, failed: None, caller: tally::caller() }
     }
 
     /// Hands a record on.
@@ -122,6 +125,7 @@ impl<'a, T> Emitter<'a, T> {
     #[inline(never)]
     pub(crate) fn flush(&mut self) {
         if self.failed.is_none() && !self.chunk.is_empty() {
+            let _inside = self.caller.enter();
             self.failed = (self.out)(&mut self.chunk).err();
         }
         self.chunk.clear();
@@ -168,7 +172,8 @@ impl<P: Record, T: Record> RddNode<T> for NarrowNode<P, T> {
     fn compute(&self, task: &TaskContext, partition: usize, out: &mut Chunks<'_, T>) -> Result<()> {
         let mut forward = |chunk: &mut Vec<T>| out(chunk);
         let mut emitter = Emitter::new(&mut forward);
-        (self.transform)(task, partition, &*self.parent, &mut emitter)?;
+        let scope = Scope::Rdd { node: self.info.id, partition };
+        tally::collect(scope, || (self.transform)(task, partition, &*self.parent, &mut emitter))?;
         emitter.finish()
     }
 }

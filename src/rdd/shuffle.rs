@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::config::KEY_GROUPS;
 use crate::error::{Error, ErrorKind, Result};
+use crate::exec::tally::{self, Scope, next_shuffle_id};
 use crate::exec::{Executor, TaskContext};
 use crate::rdd::{Emitter, Lineage, RddNode, Record, WideDependency};
 use crate::record::{Data, Key, KeyHash, KeyTable, group_of, hash_of};
@@ -209,6 +210,7 @@ fn replace_at<C>(all: &mut Vec<C>, at: usize, with: impl FnOnce(C) -> C) {
 
 /// One shuffle of one batch. Its runs are kept until the batch is over and made again when asked for later.
 pub(crate) struct Shuffle<V> {
+    id: u64,
     map_side: Box<dyn MapSide<V>>,
     operation: &'static str,
     runs: Mutex<Option<Arc<Vec<Run<V>>>>>,
@@ -216,7 +218,8 @@ pub(crate) struct Shuffle<V> {
 
 impl<V: Data> Shuffle<V> {
     pub(crate) fn new(operation: &'static str, map_side: impl MapSide<V> + 'static) -> Arc<Self> {
-        Arc::new(Shuffle { map_side: Box::new(map_side), operation, runs: Mutex::new(None) })
+        let (id, map_side) = (next_shuffle_id(), Box::new(map_side));
+        Arc::new(Shuffle { id, map_side, operation, runs: Mutex::new(None) })
     }
 
     fn runs(&self) -> Result<Arc<Vec<Run<V>>>> {
@@ -233,8 +236,10 @@ impl<V: Data> WideDependency for Shuffle<V> {
         let input = self.map_side.input();
         let stage = format!("map side of {}", self.operation);
         let partitions = input.info().partitions;
-        let runs =
-            executor.run_stage(&stage, partitions, |task, partition| self.map_side.run(task, partition))?;
+        let runs = executor.run_stage(&stage, partitions, |task, partition| {
+            let scope = Scope::MapSide { shuffle: self.id, partition };
+            tally::collect(scope, || self.map_side.run(task, partition))
+        })?;
         *self.runs.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(runs));
         Ok(())
     }
@@ -394,6 +399,13 @@ impl<V: Data, A: Aggregator<V>> KeyedNode<A::Combined> for CombinedByKey<A::Comb
     }
 
     fn grouped(&self, group: usize) -> Result<Grouped<A::Combined>> {
+        let scope = Scope::Reduced { shuffle: self.shuffle.id, group };
+        tally::collect(scope, || self.merged(group))
+    }
+}
+
+impl<V: Data, A: Aggregator<V>> CombinedByKey<A::Combined, V, A> {
+    fn merged(&self, group: usize) -> Result<Grouped<A::Combined>> {
         let runs = self.shuffle.runs()?;
         let most = runs.iter().map(|run| run.len_of(group)).max().unwrap_or(0);
         let mut keys = KeyTable::with_capacity(most);
@@ -417,8 +429,15 @@ impl<V: Data, A: Aggregator<V>> KeyedNode<A::Combined> for CombinedByKey<A::Comb
 
 /// One value for each key of another keyed node, where all its values are together already.
 pub(crate) struct CombinedInPlace<V, A> {
-    pub(crate) parent: Arc<dyn KeyedNode<V>>,
-    pub(crate) aggregator: Arc<A>,
+    id: u64,
+    parent: Arc<dyn KeyedNode<V>>,
+    aggregator: A,
+}
+
+impl<V, A> CombinedInPlace<V, A> {
+    pub(crate) fn new(parent: Arc<dyn KeyedNode<V>>, aggregator: A) -> Self {
+        CombinedInPlace { id: next_shuffle_id(), parent, aggregator }
+    }
 }
 
 impl<V: Data, A: Aggregator<V>> KeyedNode<A::Combined> for CombinedInPlace<V, A> {
@@ -427,17 +446,26 @@ impl<V: Data, A: Aggregator<V>> KeyedNode<A::Combined> for CombinedInPlace<V, A>
     }
 
     fn grouped(&self, group: usize) -> Result<Grouped<A::Combined>> {
-        let how = &*self.aggregator;
-        Ok(self.parent.grouped(group)?.fold_values(|first, others| {
-            others.fold(how.create(first), |combined, value| how.merge_value(combined, value))
-        }))
+        let (how, grouped) = (&self.aggregator, self.parent.grouped(group)?);
+        tally::collect(Scope::Reduced { shuffle: self.id, group }, || {
+            Ok(grouped.fold_values(|first, others| {
+                others.fold(how.create(first), |combined, value| how.merge_value(combined, value))
+            }))
+        })
     }
 }
 
 /// The values of another keyed node, each mapped; the keys stay where they are.
 pub(crate) struct MappedValues<V, F> {
-    pub(crate) parent: Arc<dyn KeyedNode<V>>,
-    pub(crate) each: Arc<F>,
+    id: u64,
+    parent: Arc<dyn KeyedNode<V>>,
+    each: F,
+}
+
+impl<V, F> MappedValues<V, F> {
+    pub(crate) fn new(parent: Arc<dyn KeyedNode<V>>, each: F) -> Self {
+        MappedValues { id: next_shuffle_id(), parent, each }
+    }
 }
 
 impl<V: Record, W: Record, F: Fn(V) -> W + Send + Sync> KeyedNode<W> for MappedValues<V, F> {
@@ -446,7 +474,8 @@ impl<V: Record, W: Record, F: Fn(V) -> W + Send + Sync> KeyedNode<W> for MappedV
     }
 
     fn grouped(&self, group: usize) -> Result<Grouped<W>> {
-        Ok(self.parent.grouped(group)?.map_values(&*self.each))
+        let grouped = self.parent.grouped(group)?;
+        tally::collect(Scope::Reduced { shuffle: self.id, group }, || Ok(grouped.map_values(&self.each)))
     }
 }
 

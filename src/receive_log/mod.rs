@@ -35,6 +35,8 @@ struct AppendRequest {
     header: BlockHeader,
     frame: Vec<u8>,
     done: Option<oneshot::Sender<Result<()>>>,
+    /// Whether the block stays in memory until its batch, and counts against the budget.
+    buffered: bool,
 }
 
 /// What receivers, the writer and the driver share.
@@ -145,9 +147,26 @@ impl ReceiveLog {
         })?;
         let permit = self.budget.acquire_many(bytes).await.map_err(|_| self.closed())?;
         permit.forget();
+        self.request(AppendRequest { header, frame, done, buffered: true })
+    }
+
+    /// Hands a block of the job itself to the log, and with `wait` returns when it and those before it are
+    /// durable. It is read back from the log when its batch runs, and counts against no budget: who calls may
+    /// be the driver, which alone gives memory back. Not to be called from asynchronous code.
+    ///
+    /// # Errors
+    /// As [`append`](ReceiveLog::append).
+    pub(crate) fn append_unbuffered(&self, header: BlockHeader, frame: Vec<u8>, wait: bool) -> Result<()> {
+        self.activity.note();
+        let (done, outcome) = oneshot::channel();
+        self.request(AppendRequest { header, frame, done: wait.then_some(done), buffered: false })?;
+        if wait { outcome.blocking_recv().unwrap_or_else(|_| Err(self.closed())) } else { Ok(()) }
+    }
+
+    fn request(&self, request: AppendRequest) -> Result<()> {
         let requests = lock(&self.requests).clone().ok_or_else(|| self.closed())?;
         self.activity.in_flight.fetch_add(1, Ordering::SeqCst);
-        requests.send(AppendRequest { header, frame, done }).map_err(|_| self.closed())
+        requests.send(request).map_err(|_| self.closed())
     }
 
     fn closed(&self) -> Error {

@@ -75,7 +75,7 @@ impl Writer {
         let blocks = group.iter_mut().zip(places).map(|(request, place)| ReceivedBlock {
             place,
             stream: request.header.stream,
-            frame: Some(Arc::new(std::mem::take(&mut request.frame))),
+            frame: request.buffered.then(|| Arc::new(std::mem::take(&mut request.frame))),
         });
         Ok(blocks.collect())
     }

@@ -6,6 +6,7 @@
 
 mod admission;
 mod directory;
+mod feed;
 mod file;
 mod lines;
 mod queue;
@@ -16,6 +17,7 @@ mod socket;
 
 pub(crate) use admission::Admission;
 pub use directory::DirectorySource;
+pub(crate) use feed::Feed;
 pub use file::FileSource;
 pub(crate) use lines::emit_lines;
 pub use queue::Queue;

@@ -67,7 +67,8 @@ impl<T: Record> DStream<T> {
             if !parent.is_due(batch) {
                 return Ok(());
             }
-            emit(parent.rdd(batch)?, info).map_err(from_user_code)
+            let rdd = parent.rdd(batch)?;
+            batch.executor.attempt(|| emit(rdd, info).map_err(from_user_code))
         }));
     }
 }

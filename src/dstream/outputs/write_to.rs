@@ -31,7 +31,11 @@ impl<T: Record> DStream<T> {
         let sink = Arc::new(sink);
         let opened = sink.clone();
         let mut output = Output::new(name.to_owned(), move |batch, info| {
-            if parent.is_due(batch) { write_batch(&*sink, &parent.rdd(batch)?, info) } else { Ok(()) }
+            if !parent.is_due(batch) {
+                return Ok(());
+            }
+            let rdd = parent.rdd(batch)?;
+            batch.executor.attempt(|| write_batch(&*sink, &rdd, info))
         });
         output.open = Some(Box::new(move |start| opened.open(start).map_err(from_user_code)));
         self.graph.add_output(output);

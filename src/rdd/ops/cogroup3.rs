@@ -33,7 +33,7 @@ impl<K: Key, V: Data> Rdd<(K, V)> {
             let (first, second) = pair.pop().unwrap_or_default();
             (first, second, third)
         };
-        let keyed = Arc::new(MappedValues { parent: three, each: Arc::new(flat) });
+        let keyed = Arc::new(MappedValues::new(three, flat));
         let info = NodeInfo::new(&self.executor, "cogroup3", Self::partitions_default());
         Rdd::new(&self.executor, GroupsNode::of_pairs(info, keyed))
     }

@@ -97,10 +97,10 @@ impl<K: Key, V: Data> Rdd<(K, V)> {
         partitions: usize,
         aggregator: A,
     ) -> Rdd<(K, A::Combined)> {
-        let aggregator = Arc::new(aggregator);
         let keyed: Arc<dyn KeyedNode<A::Combined>> = match self.partitioned() {
-            Some(parent) => Arc::new(CombinedInPlace { parent, aggregator }),
+            Some(parent) => Arc::new(CombinedInPlace::new(parent, aggregator)),
             None => {
+                let aggregator = Arc::new(aggregator);
                 let map_side = Combine { input: self.node.clone(), aggregator: aggregator.clone() };
                 let shuffle = Shuffle::new(operation, map_side);
                 Arc::new(CombinedByKey { shuffle, aggregator, value: PhantomData })

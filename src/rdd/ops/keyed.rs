@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::exec::TaskContext;
+use crate::exec::tally::{self, Scope};
 use crate::rdd::shuffle::{GroupedByKey, Keep, KeyedNode, Shuffle, decode_key, groups_of_partition};
 use crate::rdd::{Chunks, Emitter, Lineage, NodeInfo, Parent, Rdd, RddNode, Record, WideDependency};
 use crate::record::{Data, Key};
@@ -67,9 +68,10 @@ impl<T: Record> RddNode<T> for GroupsNode<T> {
         task.set_origin(self.info.origin(partition));
         let mut forward = |chunk: &mut Vec<T>| out(chunk);
         let mut emitter = Emitter::new(&mut forward);
-        for group in groups_of_partition(partition, self.info.partitions) {
-            (self.each_group)(group, &mut emitter)?;
-        }
+        tally::collect(Scope::Rdd { node: self.info.id, partition }, || {
+            let mut groups = groups_of_partition(partition, self.info.partitions);
+            groups.try_for_each(|group| (self.each_group)(group, &mut emitter))
+        })?;
         emitter.finish()
     }
 

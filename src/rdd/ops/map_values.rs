@@ -32,7 +32,7 @@ impl<K: Key, V: Data> Rdd<(K, V)> {
             });
         };
         let info = NodeInfo::new(&self.executor, operation, self.partitions());
-        let keyed = MappedValues { parent, each: Arc::new(each) };
+        let keyed = MappedValues::new(parent, each);
         Rdd::new(&self.executor, GroupsNode::of_pairs(info, Arc::new(keyed)))
     }
 }

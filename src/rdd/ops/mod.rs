@@ -25,6 +25,7 @@ mod key_by;
 mod keyed;
 mod keys;
 mod left_outer_join;
+mod look_up;
 mod lookup;
 mod map;
 mod map_partitions;

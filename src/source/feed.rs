@@ -1,0 +1,55 @@
+//! The way for records of the job itself into the receive log.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::block::BlockEncoding;
+use crate::record::{Data, DataBuffer};
+use crate::source::receiver::Inlet;
+use crate::store::extents::block_buffer;
+
+/// So many blocks are handed to the log before it is waited for.
+const BLOCKS_IN_FLIGHT: usize = 16;
+
+/// A stream that the job fills itself.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Feed {
+    /// Set once the job is started.
+    inlet: Arc<Mutex<Option<Inlet>>>,
+}
+
+impl Feed {
+    pub(crate) fn connect(&self, inlet: Inlet) {
+        *self.inlet.lock().unwrap_or_else(PoisonError::into_inner) = Some(inlet);
+    }
+
+    /// Stores records and returns when all are durable. Not to be called from asynchronous code.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Stopped`] before the job was started and after it stopped, or what the log failed with.
+    pub(crate) fn store<T: Data>(&self, records: impl IntoIterator<Item = T>) -> Result<()> {
+        let inlet = self.inlet.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let inlet = inlet.ok_or_else(|| Error::new(ErrorKind::Stopped, "the job is not started"))?;
+        let mut buffer = DataBuffer::default();
+        let (mut frame, mut count, mut blocks) = (block_buffer(0), 0, 0);
+        let header = |count| inlet.header(BlockEncoding::Records, count);
+        for record in records {
+            record.encode(&mut buffer)?;
+            let bytes = buffer.as_bytes();
+            let length = u32::try_from(bytes.len()).map_err(|_| {
+                let message = format!("a record of {} bytes is over the limit of 4 GiB", bytes.len());
+                Error::new(ErrorKind::Source, message)
+            })?;
+            if count > 0 && frame.len() + bytes.len() > inlet.block_bytes {
+                blocks += 1;
+                let full = std::mem::replace(&mut frame, block_buffer(0));
+                inlet.log.append_unbuffered(header(count), full, blocks % BLOCKS_IN_FLIGHT == 0)?;
+                count = 0;
+            }
+            frame.extend_from_slice(&length.to_le_bytes());
+            frame.extend_from_slice(bytes);
+            count += 1;
+        }
+        if count == 0 { Ok(()) } else { inlet.log.append_unbuffered(header(count), frame, true) }
+    }
+}
