@@ -129,7 +129,7 @@ fn a_partition_that_is_computed_again_counts_once() {
             Ok(())
         });
         let _ = reduced.update_state_by_key("state", |new, _: Option<u64>| new.first().copied());
-        let _ = reduced.join(&reduced).for_each_rdd(|rdd, _| {
+        reduced.join(&reduced).for_each_rdd(|rdd, _| {
             rdd.count()?;
             Ok(())
         });
@@ -308,7 +308,7 @@ fn a_batch_sees_one_value_of_a_broadcast() {
     let states = numbers
         .map(|n| (n, ()))
         .update_state_by_key("seen", move |_, _: Option<u64>| Some(*in_state.get().unwrap().value()));
-    let seen: Arc<Mutex<Vec<(u64, Vec<(u64, u64)>)>>> = Arc::default();
+    let seen = Arc::new(Mutex::new(Vec::new()));
     let (sink, in_output) = (seen.clone(), rule.clone());
     states.for_each_rdd(move |rdd, _| {
         let rule = in_output.get().unwrap().clone();

@@ -277,7 +277,7 @@ pub(crate) fn needed(checkpoints: &[Retained]) -> Option<Needed> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::records::{EpochRecord, SegmentRef};
+    use crate::format::records::{EpochRecord, SegmentRef, TalliesRecord};
 
     fn plan(batch: u64) -> CatalogRecord {
         CatalogRecord::Plan(PlanRecord {
@@ -334,6 +334,33 @@ mod tests {
         assert_eq!(recovery.checkpoint.as_ref().unwrap().checkpoint, 1);
         assert_eq!((replayed(&recovery), recovery.next_batch, recovery.next_block), (vec![2, 3], 4, 31));
         assert!(history.done.contains_key(&2) && !history.done.contains_key(&3));
+    }
+
+    #[test]
+    fn what_a_batch_added_counts_only_if_it_is_done_and_complete() {
+        let tallies = |batch: u64, part: u32, parts: u32| {
+            let delta = TallyDelta { name: "count".into(), archive: vec![part as u8] };
+            CatalogRecord::Tallies(TalliesRecord { batch, part, parts, deltas: vec![delta] })
+        };
+        let history = fold(&[
+            epoch(
+                1,
+                0,
+                1,
+                vec![plan(1), tallies(1, 0, 2), tallies(1, 1, 2), done(1), plan(2), tallies(2, 0, 2)],
+            ),
+            epoch(
+                2,
+                7,
+                8,
+                vec![tallies(2, 0, 1), done(2), plan(3), tallies(3, 1, 2), done(3), tallies(4, 0, 1)],
+            ),
+        ]);
+        let archives: Vec<_> =
+            history.tallies.iter().map(|(batch, all)| (*batch, all[0].archive.clone())).collect();
+        assert_eq!(archives, [(1, vec![0, 1]), (2, vec![0])]);
+        assert_eq!(history.damage.len(), 1, "{:?}", history.damage);
+        assert_eq!(history.newest_batch, 4);
     }
 
     #[test]

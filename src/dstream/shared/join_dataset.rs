@@ -31,6 +31,17 @@ impl<K: Key, V: Data> DStream<(K, V)> {
 
     /// Every value with the data set's row of its key, if there is one; otherwise as
     /// [`join_dataset`](DStream::join_dataset).
+    ///
+    /// ```
+    /// # fn main() -> millpond::Result<()> {
+    /// # let context = millpond::StreamingContext::builder("doc").build()?;
+    /// # use millpond::Reload;
+    /// let (orders, _queue) = context.queue_stream::<(String, u64)>("orders");
+    /// let prices = context.dataset("prices", Reload::once(), || Ok(vec![("tea".to_owned(), 3u64)]));
+    /// let unknown = orders.left_join_dataset(&prices).filter(|(_, (_, price))| price.is_none());
+    /// unknown.print(10);
+    /// # Ok(()) }
+    /// ```
     pub fn left_join_dataset<W: Data>(&self, dataset: &Dataset<K, W>) -> DStream<(K, (V, Option<W>))> {
         let rows = dataset.rows.clone();
         self.derive_wide(
