@@ -3,17 +3,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 #![cfg(feature = "testkit")]
 
-#[path = "support/lives.rs"]
-mod lives;
 mod support;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use lives::{INTERVAL_MS, Run, wait_for_batch};
 use millpond::testkit::FaultPlan;
 use proptest::prelude::*;
-use support::{Chunk, run_through, steps_of};
+use support::{Chunk, INTERVAL_MS, Run, run_through, steps_of, wait_for_batch};
 
 fn chunk() -> impl Strategy<Value = Chunk> {
     let key = prop_oneof![3 => 0u16..6, 1 => 0u16..2_000];

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub mod lives;
 pub mod through;
 
 use std::collections::BTreeMap;
@@ -11,7 +12,11 @@ use std::sync::{Arc, Mutex};
 use millpond::testkit::FaultPlan;
 use millpond::{DStream, ManualClock, Result, RunningContext, StateSpec, StreamingContext, Visit};
 
-use crate::lives::{Life, Run, Scripted, live_through, start_life};
+pub use lives::{INTERVAL_MS, Run, wait_for_batch};
+use lives::{Life, live_through, start_life};
+
+/// The input of these tests.
+pub type ScriptedSource = lives::Scripted<(u16, i64)>;
 
 /// The records of one batch.
 pub type Chunk = Vec<(u16, i64)>;
@@ -37,7 +42,7 @@ impl Sink {
 /// Sums per key that are removed at zero; counts of batches per key, for every key there is; and the largest
 /// sum ever per key, from the first operator's output.
 pub fn describe(context: &StreamingContext, chunks: &Arc<Vec<Chunk>>, run: &Run, sink: &Sink) {
-    let source = Scripted { chunks: chunks.clone(), ranges: run.ranges, flaky: run.flaky };
+    let source = ScriptedSource { chunks: chunks.clone(), ranges: run.ranges, flaky: run.flaky };
     let pairs = context.replayable_stream("script", source);
     let sums =
         pairs.reduce_by_key(|a, b| a.wrapping_add(b)).update_state_by_key("sums", |new, sum: Option<i64>| {
@@ -62,7 +67,7 @@ pub fn describe(context: &StreamingContext, chunks: &Arc<Vec<Chunk>>, run: &Run,
     emit(&pairs.count(), sink);
 }
 
-fn emit<T: millpond::Record + std::fmt::Debug>(stream: &DStream<T>, sink: &Sink) {
+pub fn emit<T: millpond::Record + std::fmt::Debug>(stream: &DStream<T>, sink: &Sink) {
     let sink = sink.clone();
     stream.for_each_rdd(move |rdd, info| {
         let rows = format!("{} {:?}", info.time, rdd.collect()?);
@@ -101,13 +106,25 @@ pub fn start(
 /// Runs the job over all chunks, starting it anew after every crash; the n-th start gets the n-th plan, those
 /// after that none. Returns what it emitted and its state.
 pub fn run_through(chunks: &Arc<Vec<Chunk>>, run: &Run, plans: &[Arc<FaultPlan>]) -> (Emitted, String) {
-    let dir = tempfile::tempdir().unwrap();
     let sink = Sink::default();
+    let describe = |context: &StreamingContext| describe(context, chunks, run, &sink);
+    let state = run_through_with(chunks.len(), run, plans, &describe, &states);
+    (sink.rows(), state)
+}
+
+/// The same for a job of another description, over so many batches. Returns its state as `states` shows it.
+pub fn run_through_with(
+    batches: usize,
+    run: &Run,
+    plans: &[Arc<FaultPlan>],
+    describe: &dyn Fn(&StreamingContext),
+    states: &dyn Fn(&RunningContext) -> String,
+) -> String {
+    let dir = tempfile::tempdir().unwrap();
     let lives: Vec<Life> = plans.iter().map(|plan| Life::with_faults(run, plan)).collect();
     let store = dir.path().join("store");
-    let describe = |context: &StreamingContext, run: &Run| describe(context, chunks, run, &sink);
-    let job = live_through(&store, chunks.len() as u64, &lives, run, &describe).unwrap();
-    (sink.rows(), states(&job))
+    let job = live_through(&store, batches as u64, &lives, run, &|context, _| describe(context)).unwrap();
+    states(&job)
 }
 
 /// Disk steps of an uninterrupted run.

@@ -44,7 +44,7 @@ pub fn start(
     describe: &Describe,
 ) -> Result<RunningContext> {
     let context = builder.build()?;
-    let source = ScriptedSource { chunks: chunks.clone(), ranges: 2 };
+    let source = ScriptedSource { chunks: chunks.clone(), ranges: 2, flaky: false };
     describe(&context.replayable_stream("script", source));
     context.start()
 }
