@@ -60,19 +60,23 @@ fn windows_of<T: Record + Ord>(
     seen.lock().unwrap().clone()
 }
 
+/// A name, the input of each batch, length and slide in seconds, and what each window has.
+type Case = (&'static str, &'static [&'static str], u64, u64, &'static [&'static str]);
+
 /// WindowOperationsSuite, reduceByKeyAndWindow with and without an inverse function: basic, key already in the
 /// window, new key, removed key, larger slide, tumbling, and the big test.
 #[test]
 fn reductions_by_key_and_window() {
-    let big = ["a1", "a1 b1", "a1 b1 c1", "a1 b1", "a1", "", "a1", "a1 b1", "a1 b1 c1", "a1 b1", "a1", ""];
-    let cases: [(&str, &[&str], u64, u64, &[&str]); 7] = [
+    const BIG: [&str; 12] =
+        ["a1", "a1 b1", "a1 b1 c1", "a1 b1", "a1", "", "a1", "a1 b1", "a1 b1 c1", "a1 b1", "a1", ""];
+    let cases: [Case; 7] = [
         ("basic", &["a1 a3"], 2, 1, &["a4"]),
         ("a key already in the window", &["a1", "a1"], 2, 1, &["a1", "a2"]),
         ("a new key", &["a1", "a1 b1"], 2, 1, &["a1", "a2 b1"]),
         ("a key that leaves", &["a1", "a1", "", ""], 2, 1, &["a1", "a2", "a1", ""]),
         (
             "the big one",
-            &big,
+            &BIG,
             2,
             1,
             &[
@@ -80,8 +84,8 @@ fn reductions_by_key_and_window() {
                 "a2 b1", "a1",
             ],
         ),
-        ("a larger slide", &big, 4, 2, &["a2 b1", "a4 b3 c1", "a3 b2 c1", "a3 b1", "a4 b3 c1", "a3 b2 c1"]),
-        ("tumbling", &big, 3, 3, &["a3 b2 c1", "a2 b1", "a3 b2 c1", "a2 b1"]),
+        ("a larger slide", &BIG, 4, 2, &["a2 b1", "a4 b3 c1", "a3 b2 c1", "a3 b1", "a4 b3 c1", "a3 b2 c1"]),
+        ("tumbling", &BIG, 3, 3, &["a3 b2 c1", "a2 b1", "a3 b2 c1", "a2 b1"]),
     ];
     for (name, inputs, length, slide, expected) in cases {
         let expected: Vec<_> = expected.iter().map(|window| pairs(window)).collect();

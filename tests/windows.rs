@@ -25,11 +25,13 @@ struct Setup {
     interval_ms: u64,
     length_ms: u64,
     slide_ms: u64,
+    /// Only a plain and an incremental window, where a test has many runs.
+    few: bool,
 }
 
 impl Setup {
     fn of(length_ms: u64, slide_ms: u64) -> Self {
-        Setup { run: Run::default(), interval_ms: 1_000, length_ms, slide_ms }
+        Setup { run: Run::default(), interval_ms: 1_000, length_ms, slide_ms, few: false }
     }
 }
 
@@ -41,13 +43,11 @@ fn describe(context: &StreamingContext, chunks: &Arc<Vec<Chunk>>, setup: &Setup,
     emit("raw", &pairs, sink);
     let window = pairs.window("window", length, slide);
     emit("window", &window, sink);
-    emit("window of windows", &window.window("again", 2 * slide, 2 * slide), sink);
     let lists = pairs.map_values(|value| vec![value]);
     let concat = |mut a: Vec<i64>, b: Vec<i64>| {
         a.extend(b);
         a
     };
-    emit("lists", &lists.reduce_by_key_and_window("lists", length, slide, concat), sink);
     // Takes out of the front what left: a window of lists is only right when batches leave in their order.
     let without = |mut all: Vec<i64>, old: Vec<i64>| {
         assert_eq!(all[..old.len()], old, "left in another order");
@@ -55,6 +55,11 @@ fn describe(context: &StreamingContext, chunks: &Arc<Vec<Chunk>>, setup: &Setup,
     };
     let inverse = lists.reduce_by_key_and_window_with_inverse("inverse", length, slide, concat, without);
     emit("inverse", &inverse, sink);
+    if setup.few {
+        return;
+    }
+    emit("window of windows", &window.window("again", 2 * slide, 2 * slide), sink);
+    emit("lists", &lists.reduce_by_key_and_window("lists", length, slide, concat), sink);
     emit("groups", &pairs.group_by_key_and_window("groups", length, slide), sink);
     emit("count", &pairs.count_by_window("count", length, slide), sink);
     let keys = pairs.map(|(key, _)| key);
@@ -329,12 +334,14 @@ fn fixed_chunks() -> Arc<Vec<Chunk>> {
 fn a_crash_at_every_single_step_changes_nothing() {
     let (chunks, times) = (fixed_chunks(), [1_000, 2_000, 3_000, 7_000, 8_000]);
     let run = Run { threads: 1, checkpoint_every: 2, ..Run::default() };
-    let setup = Setup { run, ..Setup::of(3_000, 2_000) };
+    let setup = Setup { run, few: true, ..Setup::of(3_000, 2_000) };
     let never = FaultPlan::never();
     let expected = run_through(&chunks, &setup, &times, std::slice::from_ref(&never));
     let raw = raw_batches(&expected, &chunks);
     assert!(raw.contains_key(&4_000), "a window that ended in the pause");
-    assert_eq!(sorted_only(&expected), model(&raw, &setup));
+    let mut by_model = model(&raw, &setup);
+    by_model.retain(|key, _| ["raw ", "window 0", "inverse "].iter().any(|kept| key.starts_with(kept)));
+    assert_eq!(sorted_only(&expected), by_model);
     let steps = never.steps();
     assert!(steps > 40, "only {steps} steps: the run does not do what it should");
     for step in 1..=steps {

@@ -45,32 +45,33 @@ struct Part {
 /// What there is, known from the chunks' keys alone.
 #[derive(Debug, Default)]
 struct Index {
-    /// By batch time, ordered by partition; only those with records.
-    batches: BTreeMap<u64, Vec<Part>>,
+    /// By batch time and partition; only those with records.
+    parts: BTreeMap<(u64, u32), Part>,
     /// Batches up to this time are part of the aggregates, those after it are not yet.
     counted: u64,
 }
 
 impl Index {
-    fn add(&mut self, part: Part) {
-        let parts = self.batches.entry(part.time).or_default();
-        match parts.iter_mut().find(|known| known.partition == part.partition) {
-            Some(known) => {
-                known.chunks += part.chunks;
-                known.bytes += part.bytes;
-            }
-            None => parts.push(part),
-        }
+    fn add(&mut self, time: u64, partition: u32, bytes: usize) {
+        let new = Part { time, partition, chunks: 0, bytes: 0 };
+        let part = self.parts.entry((time, partition)).or_insert(new);
+        part.chunks += 1;
+        part.bytes += bytes as u64;
+    }
+
+    /// The time of the newest batch with records.
+    fn newest(&self) -> Option<u64> {
+        self.parts.last_key_value().map(|((time, _), _)| *time)
     }
 
     /// The parts of the batches with times after `after` and up to `until`, in order.
     fn between(&self, after: u64, until: u64) -> Vec<Part> {
-        let later = self.batches.range(after.saturating_add(1)..);
-        later.take_while(|(time, _)| **time <= until).flat_map(|(_, parts)| parts.clone()).collect()
+        let later = self.parts.range((after.saturating_add(1), 0)..);
+        later.map(|(_, part)| *part).take_while(|part| part.time <= until).collect()
     }
 
     fn forget_until(&mut self, time: u64) {
-        self.batches = self.batches.split_off(&time.saturating_add(1));
+        self.parts = self.parts.split_off(&(time.saturating_add(1), 0));
     }
 }
 
@@ -211,7 +212,7 @@ impl<T: Record> WindowStore<T> {
         let (entered, left, rows) = {
             let index = self.index();
             let mut rows = removals(&index.between(0, before));
-            if index.batches.keys().next_back().is_some_and(|newest| *newest > before) {
+            if index.newest().is_some_and(|newest| newest > before) {
                 rows.push((COUNTED_KEY, Some(end.to_le_bytes().to_vec())));
             } else if index.counted > 0 {
                 rows.push((COUNTED_KEY, None));
@@ -231,7 +232,7 @@ impl<T: Record> WindowStore<T> {
         self.apply(batch, &turnover.removal)?;
         let mut index = self.index();
         index.forget_until(self.span.before(turnover.end));
-        index.counted = if index.batches.is_empty() { 0 } else { turnover.end };
+        index.counted = if index.parts.is_empty() { 0 } else { turnover.end };
         Ok(())
     }
 
@@ -280,13 +281,12 @@ impl<T: Record> WindowStore<T> {
             Use::Changes => Vec::new(),
         };
         let mut rows = removals(&removed);
-        let mut parts = Vec::new();
-        for (partition, chunks) in chunks.into_iter().enumerate().filter(|(_, chunks)| !chunks.is_empty()) {
-            let partition = partition as u32;
-            let bytes = chunks.iter().map(|chunk| chunk.len() as u64).sum();
-            parts.push(Part { time, partition, chunks: chunks.len() as u32, bytes });
-            let keyed = chunks.into_iter().enumerate();
-            rows.extend(keyed.map(|(at, chunk)| ((time, partition, at as u32), Some(chunk))));
+        let mut sizes = Vec::new();
+        for (partition, chunks) in (0u32..).zip(chunks) {
+            for (at, chunk) in (0u32..).zip(chunks) {
+                sizes.push((partition, chunk.len()));
+                rows.push(((time, partition, at), Some(chunk)));
+            }
         }
         let staged = self.stage(batch, rows)?;
         self.apply(batch, &staged)?;
@@ -294,7 +294,7 @@ impl<T: Record> WindowStore<T> {
         if self.kept_for == Use::Whole {
             index.forget_until(needed_after);
         }
-        parts.into_iter().for_each(|part| index.add(part));
+        sizes.into_iter().for_each(|(partition, bytes)| index.add(time, partition, bytes));
         Ok(())
     }
 
@@ -307,7 +307,7 @@ impl<T: Record> WindowStore<T> {
             index.counted = u64::from_le_bytes(counted);
             return Ok(());
         }
-        index.add(Part { time, partition, chunks: 1, bytes: value.len() as u64 });
+        index.add(time, partition, value.len());
         Ok(())
     }
 }
@@ -341,9 +341,6 @@ impl<T: Record> StatefulNode for WindowStore<T> {
     fn restored(&self) -> Result<()> {
         let mut index = Index::default();
         self.table.state.for_each(|key, value| self.note_restored(&mut index, key, value))?;
-        for parts in index.batches.values_mut() {
-            parts.sort_unstable_by_key(|part| part.partition);
-        }
         *self.index() = index;
         Ok(())
     }
@@ -351,7 +348,7 @@ impl<T: Record> StatefulNode for WindowStore<T> {
     /// The end of the window of the newest records, when none has had them. At most one for each pause:
     /// windows that would only repeat records are not made up for, as no batch is.
     fn due_between(&self, last: BatchTime, latest: BatchTime) -> Option<BatchTime> {
-        let newest = *self.index().batches.keys().next_back()?;
+        let newest = self.index().newest()?;
         let ended = self.span.end_until(last.0);
         let end = ended.saturating_add(self.span.slide_ms);
         let unseen = newest > ended && newest > self.span.before(end);
