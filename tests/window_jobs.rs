@@ -287,6 +287,43 @@ fn a_longer_window_costs_no_more_per_batch() {
     assert_eq!(calls_of(4), calls_of(60));
 }
 
+/// A batch whose closure fails changes neither chunks nor aggregates: the next start computes it from its plan.
+#[test]
+fn a_failed_window_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = ManualClock::at(0);
+    let start = |refused: i64| {
+        let context = builder(dir.path(), &clock).task_attempts_max(2).build().unwrap();
+        let (stream, queue) = context.queue_stream::<Pair>("pairs");
+        let add = move |a: i64, b: i64| {
+            assert!(b != refused, "refused");
+            a + b
+        };
+        let (length, slide) = (seconds(3), seconds(1));
+        let sums =
+            stream.reduce_by_key_and_window_with_inverse("w", length, slide, add, |all, old| all - old);
+        let seen = see(&sums);
+        (context.start(), queue, seen)
+    };
+    // The third batch's value is merged with those of the batches before, after its chunks were taken up.
+    let (job, queue, _) = start(4);
+    let job = job.unwrap();
+    for input in ["a1", "a2"] {
+        queue.push(pairs(input)).unwrap();
+        tick(&job, &clock);
+    }
+    queue.push(pairs("a4")).unwrap();
+    clock.advance(INTERVAL_MS);
+    assert_eq!(job.await_termination().unwrap_err().kind(), ErrorKind::UserCode);
+    drop(job);
+    assert_eq!(start(4).0.unwrap_err().kind(), ErrorKind::UserCode, "the replay fails in the same way");
+    let (job, _queue, seen) = start(i64::MAX);
+    let job = job.unwrap();
+    tick(&job, &clock);
+    job.stop(StopMode::Graceful).unwrap();
+    assert_eq!(*seen.lock().unwrap(), ["a7", "a6"].map(pairs));
+}
+
 /// A window's RDD that somebody keeps stays what it was.
 #[test]
 fn a_kept_window_outlives_its_batch() {
