@@ -71,7 +71,7 @@ impl Sinks {
 }
 
 fn describe(context: &StreamingContext, chunks: &Arc<Vec<Chunk>>, run: &Run, sinks: &Sinks) {
-    let source = ScriptedSource { chunks: chunks.clone(), ranges: run.ranges };
+    let source = ScriptedSource { chunks: chunks.clone(), ranges: run.ranges, flaky: run.flaky };
     // The cache is filled by the operator of "seen": origins are known behind it too.
     let pairs = context.replayable_stream("script", source).cache();
     let _seen = pairs.update_state_by_key("seen", |_, seen: Option<u64>| Some(seen.unwrap_or(0) + 1));
@@ -196,7 +196,7 @@ fn chunks() -> impl Strategy<Value = Arc<Vec<Chunk>>> {
 
 fn run() -> impl Strategy<Value = Run> {
     (1usize..4, 1usize..9, 1usize..4, 1u64..5).prop_map(|(threads, partitions, ranges, checkpoint_every)| {
-        Run { threads, partitions, ranges, checkpoint_every }
+        Run { threads, partitions, ranges, checkpoint_every, flaky: false }
     })
 }
 

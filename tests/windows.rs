@@ -38,7 +38,7 @@ impl Setup {
 /// Every windowed operation on one stream of pairs.
 fn describe(context: &StreamingContext, chunks: &Arc<Vec<Chunk>>, setup: &Setup, sink: &Sink) {
     let (length, slide) = (Duration::from_millis(setup.length_ms), Duration::from_millis(setup.slide_ms));
-    let source = ScriptedSource { chunks: chunks.clone(), ranges: setup.run.ranges };
+    let source = ScriptedSource { chunks: chunks.clone(), ranges: setup.run.ranges, flaky: false };
     let pairs = context.replayable_stream("script", source);
     emit("raw", &pairs, sink);
     let window = pairs.window("window", length, slide);
@@ -230,6 +230,7 @@ fn run() -> impl Strategy<Value = Run> {
             partitions,
             ranges,
             checkpoint_every,
+            flaky: false,
         },
     )
 }

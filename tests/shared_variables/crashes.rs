@@ -27,7 +27,8 @@ fn describe(
     sink: &Sink,
     flaky: &Flaky,
 ) -> Shared {
-    let pairs = context.replayable_stream("script", ScriptedSource { chunks: chunks.clone(), ranges: 2 });
+    let pairs = context
+        .replayable_stream("script", ScriptedSource { chunks: chunks.clone(), ranges: 2, flaky: false });
     let odd = Reload::when(|time| time.0 / INTERVAL_MS % 2 == 1);
     let now = clock.clone();
     let prices = context.dataset("prices", odd, move || {
