@@ -374,7 +374,10 @@ fn a_panic_of_user_code_is_an_error_of_the_action() {
     let third = bytes.map(|n| if n == 5 { panic!("five") } else { n });
     assert_eq!(third.take(4).unwrap(), [1, 2, 3, 4]);
     let error = third.take(5).unwrap_err();
-    assert_eq!(error.to_string(), "stage `take of map`, partition 2: panicked: five");
+    assert_eq!(
+        error.to_string(),
+        "stage `take of map`, partition 2, reading partition 2 of collection: panicked: five"
+    );
 }
 
 /// Shuffles run after those they read, in whatever order the lineage mentions them.
