@@ -1,6 +1,7 @@
 //! The streaming context: where all parts are put together.
 
 mod shared;
+mod sources;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,9 +16,7 @@ use crate::format::records::POSITIONS_PREFIX;
 use crate::id::{BatchTime, StreamId};
 use crate::rdd::{Rdd, Record};
 use crate::record::{Data, Text};
-use crate::source::{
-    BlockStore, DirectorySource, Offer, Positions, Queue, Receiver, ReplayableSource, SocketReceiver,
-};
+use crate::source::{BlockStore, Offer, Positions, Queue, Receiver, ReplayableSource, SocketReceiver};
 use crate::state::{OperatorState, StateType};
 use crate::store::{Disk, FaultPlan};
 use crate::time::{Clock, SystemClock};
@@ -179,9 +178,9 @@ impl StreamingContext {
     /// that was started last.
     ///
     /// ```
-    /// assert!(millpond::StreamingContext::active("nothing of this name runs").is_none());
+    /// assert!(millpond::StreamingContext::get_active("nothing of this name runs").is_none());
     /// ```
-    pub fn active(name: &str) -> Option<JobHandle> {
+    pub fn get_active(name: &str) -> Option<JobHandle> {
         JobHandle::active(name)
     }
 
@@ -238,12 +237,6 @@ impl StreamingContext {
         });
         let kind = InputKind::Receiver { task, ends_by_itself: true };
         self.received(name, "socket_text_stream", kind, Arc::new(LineBlocks))
-    }
-
-    /// The lines of the files that appear in a directory, each file taken exactly once; see
-    /// [`DirectorySource`].
-    pub fn text_file_stream(&self, name: &str, directory: impl Into<PathBuf>) -> DStream<Text> {
-        self.replayable_stream(name, DirectorySource::new(directory))
     }
 
     /// The records of a source that can be read again.

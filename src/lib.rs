@@ -118,8 +118,8 @@ pub use rusqlite;
 pub use sink::SqliteSink;
 pub use sink::{BatchInfo, Begin, FnSink, OutputError, Sink, SinkId, SinkStart};
 pub use source::{
-    BlockStore, DirectorySource, FileSource, Offer, Position, Positions, Queue, RangeReader, Receiver,
-    ReceiverError, ReplayableSource, SourceRange,
+    BinaryRecordsSource, BlockStore, DirectorySource, FileSource, Offer, Position, Positions, Queue,
+    RangeReader, Receiver, ReceiverError, ReplayableSource, SourceRange, encode_raw_frame,
 };
 pub use time::{Clock, ManualClock, SystemClock, WakeUp};
 

@@ -342,7 +342,7 @@ fn a_listener_may_stop_the_job() {
             if event != self.0 {
                 return;
             }
-            let job = StreamingContext::active("stopped-by-listener").unwrap();
+            let job = StreamingContext::get_active("stopped-by-listener").unwrap();
             match self.1 {
                 None => job.stop(StopMode::Graceful).unwrap(),
                 Some(timeout) => job.stop_gracefully_within(timeout).unwrap(),
@@ -389,7 +389,7 @@ fn a_listener_may_stop_the_job() {
         }
         job.await_termination().unwrap();
         assert_eq!(job.context_state(), ContextState::Stopped);
-        assert!(StreamingContext::active("stopped-by-listener").is_none());
+        assert!(StreamingContext::get_active("stopped-by-listener").is_none());
     }
 }
 
@@ -405,7 +405,7 @@ fn an_active_job_is_found_and_a_stopped_one_is_not() {
             queue.set(sums(context)).map_err(|_| Error::new(ErrorKind::InvalidGraph, "described twice"))
         })
     };
-    assert!(StreamingContext::active(NAME).is_none());
+    assert!(StreamingContext::get_active(NAME).is_none());
     let ActiveOrStarted::Started(job) = get().unwrap() else { panic!("nothing was active") };
     let ActiveOrStarted::Active(found) = get().unwrap() else { panic!("it is active") };
     assert_eq!(found.context_state(), ContextState::Active);
@@ -418,7 +418,7 @@ fn an_active_job_is_found_and_a_stopped_one_is_not() {
     let second = named(NAME, dir.path(), &clock).build().unwrap();
     let _queue = sums(&second);
     assert_eq!(second.start().unwrap_err().kind(), ErrorKind::Locked);
-    assert_eq!(StreamingContext::active(NAME).unwrap().progress().batches, 1);
+    assert_eq!(StreamingContext::get_active(NAME).unwrap().progress().batches, 1);
 
     found.stop(StopMode::Graceful).unwrap();
     for mode in [StopMode::Graceful, StopMode::Now] {
@@ -426,7 +426,7 @@ fn an_active_job_is_found_and_a_stopped_one_is_not() {
         job.stop_gracefully_within(Duration::ZERO).unwrap();
     }
     assert_eq!((job.context_state(), found.context_state()), (ContextState::Stopped, ContextState::Stopped));
-    assert!(StreamingContext::active(NAME).is_none());
+    assert!(StreamingContext::get_active(NAME).is_none());
     drop(job);
     // The handle still shows what the job left.
     assert_eq!(sum(&found), Some(5));

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Text;
-use crate::source::ranges::{TextRangeReader, limited_range_end, stamp_of};
+use crate::source::ranges::{RANGE_BYTES, TextRangeReader, limited_range_end, stamp_of};
 use crate::source::replayable::{Offer, Position, Positions, RangeReader, ReplayableSource, SourceRange};
 
 /// So many ranges at most in one batch, so that a plan stays small.
@@ -34,10 +34,12 @@ const RANGES_MAX: usize = 400;
 ///
 /// let source = millpond::DirectorySource::new("/var/spool/orders").settle(Duration::ZERO);
 /// ```
-#[derive(Debug)]
 pub struct DirectorySource {
     dir: PathBuf,
     settle_ms: u64,
+    cut: Cut,
+    filter: Option<Box<NameFilter>>,
+    new_files_only: bool,
     /// Files seen and not yet complete: size, stamp, and since when they have not changed.
     settling: HashMap<String, (u64, u64, u64)>,
     missing: bool,
@@ -47,10 +49,31 @@ pub struct DirectorySource {
     changed: HashSet<String>,
 }
 
+/// Says which names are taken.
+type NameFilter = dyn Fn(&str) -> bool + Send;
+
+/// The partition whose stamp says since when files are new. No file has a name that starts with `.`.
+const NEW_SINCE: &str = ".new since";
+
+/// Where ranges may end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cut {
+    /// After a line.
+    Lines,
+    /// After a record of this many bytes.
+    Records(u64),
+}
+
 struct Listed {
     name: String,
     size: u64,
     stamp: u64,
+}
+
+impl std::fmt::Debug for DirectorySource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "DirectorySource({})", self.dir.display())
+    }
 }
 
 impl DirectorySource {
@@ -59,6 +82,9 @@ impl DirectorySource {
         DirectorySource {
             dir: dir.into(),
             settle_ms: 1_000,
+            cut: Cut::Lines,
+            filter: None,
+            new_files_only: false,
             settling: HashMap::new(),
             missing: false,
             emptied: false,
@@ -71,6 +97,30 @@ impl DirectorySource {
     pub fn settle(mut self, settle: Duration) -> Self {
         self.settle_ms = settle.as_millis() as u64;
         self
+    }
+
+    /// Takes only files for whose names `keep` holds. Default: all.
+    #[must_use]
+    pub fn filter(mut self, keep: impl Fn(&str) -> bool + Send + 'static) -> Self {
+        self.filter = Some(Box::new(keep));
+        self
+    }
+
+    /// Passes over files whose modification time is before the first batch of the stream's life in its store.
+    /// Default: what is there at the first start is taken too.
+    #[must_use]
+    pub fn new_files_only(mut self) -> Self {
+        self.new_files_only = true;
+        self
+    }
+
+    pub(super) fn cut(mut self, cut: Cut) -> Self {
+        self.cut = cut;
+        self
+    }
+
+    pub(super) fn directory(&self) -> &Path {
+        &self.dir
     }
 
     /// The files that might be taken; `None` while the directory is not there.
@@ -93,7 +143,8 @@ impl DirectorySource {
                 tracing::warn!(file = %entry.path().display(), "a file whose name is not UTF-8 is passed over");
                 continue;
             };
-            if name.starts_with('.') || name.ends_with(".tmp") {
+            let is_kept = |name: &str| self.filter.as_ref().is_none_or(|keep| keep(name));
+            if name.starts_with('.') || name.ends_with(".tmp") || !is_kept(&name) {
                 continue;
             }
             match entry.metadata() {
@@ -141,8 +192,7 @@ impl DirectorySource {
         };
         let mut at = from;
         loop {
-            let end = limited_range_end(&open, at, file.size, *limit, offer.ranges.is_empty());
-            let Some(end) = end.map_err(|cause| self.unreadable(&path, cause))? else {
+            let Some(end) = self.range_end(&open, &path, file, at, *limit, offer.ranges.is_empty())? else {
                 *limit = 0;
                 offer.waiting = true;
                 return Ok(());
@@ -164,14 +214,62 @@ impl DirectorySource {
     }
 }
 
+impl DirectorySource {
+    /// Where the range that begins at `start` ends; `None` when the limit leaves nothing for it.
+    fn range_end(
+        &self,
+        open: &File,
+        path: &Path,
+        file: &Listed,
+        start: u64,
+        limit: u64,
+        first: bool,
+    ) -> Result<Option<u64>> {
+        match self.cut {
+            Cut::Lines => limited_range_end(open, start, file.size, limit, first)
+                .map_err(|cause| self.unreadable(path, cause)),
+            Cut::Records(length) => {
+                if !file.size.is_multiple_of(length) {
+                    let message = format!(
+                        "{} has {} bytes, which are no records of {length}",
+                        path.display(),
+                        file.size
+                    );
+                    return Err(Error::new(ErrorKind::Source, message));
+                }
+                let whole = |bytes: u64| bytes - bytes % length;
+                let most = whole(limit.min(RANGE_BYTES)).max(if first { length } else { 0 });
+                Ok((most > 0 || start == file.size).then(|| (start + most).min(file.size)))
+            }
+        }
+    }
+
+    /// The stamp before which files are passed over; asks to be told of it when it is not known yet.
+    fn new_since(&self, positions: &Positions, now_ms: u64, offer: &mut Offer) -> Result<u64> {
+        if !self.new_files_only {
+            return Ok(0);
+        }
+        if let Some(position) = positions.get(NEW_SINCE)? {
+            return Ok(position.stamp);
+        }
+        // Planned like a range, so that it is the same after any restart.
+        let stamp = now_ms.saturating_mul(1_000_000).max(1);
+        let partition = NEW_SINCE.to_owned();
+        offer.ranges.push(SourceRange { partition, start: 0, end: 0, size: 0, stamp });
+        Ok(stamp)
+    }
+}
+
 impl ReplayableSource for DirectorySource {
     type Item = Text;
 
     fn poll(&mut self, positions: &Positions, limit: u64, now_ms: u64) -> Result<Offer> {
         let mut offer = Offer::default();
-        let Some(listed) = self.list()? else {
+        let new_since = self.new_since(positions, now_ms, &mut offer)?;
+        let Some(mut listed) = self.list()? else {
             return Ok(offer);
         };
+        listed.retain(|file| file.stamp >= new_since);
         self.settling.retain(|name, _| listed.iter().any(|file| file.name == *name));
         if listed.is_empty() {
             // Nothing is forgotten yet: a file system that is not mounted looks like this, and the files that
@@ -234,6 +332,7 @@ impl DirectorySource {
             return Ok(Vec::new());
         }
         let there: HashSet<&str> = listed.iter().map(|file| file.name.as_str()).collect();
-        Ok(positions.partitions()?.into_iter().filter(|name| !there.contains(name.as_str())).collect())
+        let is_gone = |name: &String| name != NEW_SINCE && !there.contains(name.as_str());
+        Ok(positions.partitions()?.into_iter().filter(is_gone).collect())
     }
 }

@@ -5,6 +5,8 @@
 //! read: it is cut into blocks and logged before it counts.
 
 mod admission;
+mod binary_records;
+mod decoded_socket;
 mod directory;
 mod feed;
 mod file;
@@ -16,6 +18,9 @@ mod replayable;
 mod socket;
 
 pub(crate) use admission::Admission;
+pub use binary_records::BinaryRecordsSource;
+pub use decoded_socket::encode_raw_frame;
+pub(crate) use decoded_socket::{Decode, Decoded, DecodedSocketReceiver, decode_raw_frame};
 pub use directory::DirectorySource;
 pub(crate) use feed::Feed;
 pub use file::FileSource;

@@ -94,16 +94,25 @@ pub(super) struct TextRangeReader {
 
 impl RangeReader<Text> for TextRangeReader {
     fn read(&self, range: &SourceRange, out: &mut Emitter<'_, Text>) -> Result<u64> {
-        let path = self.base.join(&range.partition);
-        let bytes = read_range(&path, range).map_err(|error| {
-            let message = format!(
-                "{} was planned from byte {} to {} and is needed to compute the batch (again): put it back as it was",
-                path.display(), range.start, range.end
-            );
-            Error::new(ErrorKind::Source, message).caused_by(error)
-        })?;
-        emit_lines(&Arc::new(bytes), 0, out)
+        emit_lines(&Arc::new(read_planned(&self.base, range)?), 0, out)
     }
+}
+
+/// The bytes of a planned range of a file below `base`.
+pub(super) fn read_planned(base: &Path, range: &SourceRange) -> Result<Vec<u8>> {
+    if range.start == range.end {
+        return Ok(Vec::new());
+    }
+    let path = base.join(&range.partition);
+    read_range(&path, range).map_err(|error| {
+        let message = format!(
+            "{} was planned from byte {} to {} and is needed to compute the batch (again): put it back as it was",
+            path.display(),
+            range.start,
+            range.end
+        );
+        Error::new(ErrorKind::Source, message).caused_by(error)
+    })
 }
 
 fn read_range(path: &Path, range: &SourceRange) -> std::io::Result<Vec<u8>> {

@@ -20,14 +20,18 @@ pub(crate) struct SocketReceiver {
     pub(crate) inlet: Inlet,
 }
 
+/// Connects, or gives up after a while.
+pub(super) async fn connect(address: &str) -> Result<TcpStream, ReceiverError> {
+    Ok(tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await??)
+}
+
 impl SocketReceiver {
     /// One connection, until it ends, fails or the job stops. An end is an error here: the supervisor
     /// connects again.
     pub(crate) async fn receive(self) -> Result<(), ReceiverError> {
-        let connect = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(&self.address));
         let mut stop = self.inlet.stop.clone();
         let socket = tokio::select! {
-            socket = connect => socket??,
+            socket = connect(&self.address) => socket?,
             () = stopped(&mut stop) => return Ok(()),
         };
         tracing::info!(stream = &*self.inlet.name, address = self.address, "connected");

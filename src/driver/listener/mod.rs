@@ -23,7 +23,7 @@ use crate::exec::panic_text;
 /// start replays are told before [`streaming_started`](Self::streaming_started), on the thread that starts.
 /// A listener that panics is logged and called again with the next event; it never disturbs the job. It may
 /// stop the job, through the [`JobHandle`](crate::JobHandle) that
-/// [`StreamingContext::active`](crate::StreamingContext::active) gives, but must not wait for its end.
+/// [`StreamingContext::get_active`](crate::StreamingContext::get_active) gives, but must not wait for its end.
 ///
 /// Events are not kept: what is told shortly before a crash is not told again.
 ///
