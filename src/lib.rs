@@ -103,14 +103,15 @@ pub use driver::{
     StreamingStarted, StreamingStopped,
 };
 pub use dstream::{
-    Accumulator, Broadcast, DStream, Dataset, Fallible, KeyContext, LoadError, MapWithState, Reload,
-    Remembered, State, StateSpec, StateView, Timer, Visit,
+    Accumulator, Broadcast, DStream, Dataset, Deduplicated, EventStream, EventWindows, Fallible,
+    IntervalJoined, KeyContext, LoadError, MapWithState, Reload, Remembered, State, StateSpec, StateView,
+    Timer, Visit, Watermarks, Windowed, WindowedEvents,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use format::{FORMAT_VERSION, FORMAT_VERSION_OLDEST};
 pub use id::{BatchId, BatchTime, BlockId, CheckpointId, EpochId, ExtentId, SegmentId, StreamId};
 pub use rdd::{Emitter, FallibleRdd, ObjectFile, Rdd, Record, StorageLevel, read_object_file};
-pub use record::{Data, DataBuffer, DeadLetter, Key, Text, Words};
+pub use record::{Data, DataBuffer, DeadLetter, Key, Text, WindowResult, Words};
 pub use rkyv;
 #[cfg(feature = "sqlite")]
 pub use rusqlite;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::dstream::StateView;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Data, Key};
+use crate::state::OperatorState;
 
 use super::{Progress, RecoveryReport, Shared, StopMode, lock};
 
@@ -99,11 +100,23 @@ impl JobHandle {
     /// # Errors
     /// [`ErrorKind::Incompatible`] when there is none of this name with keys `K` and states `S`.
     pub fn state<K: Key, S: Data>(&self, name: &str) -> Result<StateView<K, S>> {
-        let shared = &self.0.shared;
-        let state = shared.states.get(name).ok_or_else(|| {
+        StateView::new(self.operator_state(name)?.clone(), self.0.shared.gate.clone())
+    }
+
+    /// How many keys the operator called `name` keeps something of, as the last batch left it; for operators
+    /// whose states are their own affair too, such as windows.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Incompatible`] when there is none of this name.
+    pub fn keys_in_state(&self, name: &str) -> Result<u64> {
+        let _boundary = self.0.shared.gate.read().unwrap_or_else(PoisonError::into_inner);
+        Ok(self.operator_state(name)?.live_keys())
+    }
+
+    fn operator_state(&self, name: &str) -> Result<&Arc<OperatorState>> {
+        self.0.shared.states.get(name).ok_or_else(|| {
             Error::new(ErrorKind::Incompatible, format!("the job has no stateful operator `{name}`"))
-        })?;
-        StateView::new(state.clone(), shared.gate.clone())
+        })
     }
 
     /// Waits until the job has stopped. Not to be called from inside an output or a listener, which the job

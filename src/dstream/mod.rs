@@ -1,6 +1,7 @@
 //! DStreams: a job's description, from which every batch makes its RDDs.
 
 mod batch_rows;
+mod event_time;
 mod graph;
 mod keyed;
 mod ops;
@@ -12,6 +13,9 @@ mod windows;
 
 use std::sync::Arc;
 
+pub use event_time::{
+    Deduplicated, EventStream, EventWindows, IntervalJoined, Watermarks, Windowed, WindowedEvents,
+};
 pub(crate) use graph::{Graph, Input, InputKind, Job, PollSource, StatefulNode, Upstream};
 pub use ops::{Fallible, KeyContext, MapWithState, State, Timer};
 pub(crate) use outputs::Output;

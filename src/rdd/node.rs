@@ -121,6 +121,25 @@ impl<'a, T> Emitter<'a, T> {
         }
     }
 
+    /// Adds what `each` emits to `made`, whose memory is used again.
+    pub(crate) fn gather(made: &mut Vec<T>, each: impl FnOnce(&mut Emitter<'_, T>)) {
+        let mut full = Vec::new();
+        let mut spill = |chunk: &mut Vec<T>| {
+            full.append(chunk);
+            Ok(())
+        };
+        let mut emitter =
+            Emitter { chunk: std::mem::take(made), out: &mut spill, failed: None, caller: tally::caller() };
+        each(&mut emitter);
+        let mut rest = std::mem::take(&mut emitter.chunk);
+        if full.is_empty() {
+            *made = rest;
+        } else {
+            full.append(&mut rest);
+            *made = full;
+        }
+    }
+
     /// Hands on what waits.
     #[inline(never)]
     pub(crate) fn flush(&mut self) {

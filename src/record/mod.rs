@@ -6,6 +6,7 @@ mod key;
 mod key_table;
 mod nested;
 mod text;
+mod window_result;
 
 pub use data::{Data, DataBuffer};
 pub use dead_letter::DeadLetter;
@@ -14,3 +15,4 @@ pub(crate) use key::{KeyHash, group_of, hash_of};
 pub(crate) use key_table::KeyTable;
 pub(crate) use nested::Nested;
 pub use text::{Text, Words};
+pub use window_result::WindowResult;

@@ -105,6 +105,12 @@ impl<K: Key, S: Data, U> KeyContext<'_, '_, K, S, U> {
         self.visit.clock.watermark
     }
 
+    /// Whether a record of this event time was late when the batch began: it is before the watermark of the
+    /// batches before. Never on a stream without event time.
+    pub fn is_late(&self, event_time_ms: u64) -> bool {
+        event_time_ms < self.visit.clock.watermark_before
+    }
+
     /// Adds a record to the resulting stream.
     pub fn emit(&mut self, record: U) {
         self.out.push(record);
