@@ -8,11 +8,10 @@ use crate::rdd::Record;
 use crate::record::{Data, Key, Nested};
 
 /// What [`interval_join`](EventStream::interval_join) makes: the pairs as an [`EventStream`], which it can be
-/// used as, and the late records of both sides.
+/// used as, and what was paired with nothing: the rest of an outer join, and late records.
 pub struct IntervalJoined<K, V, W> {
     pairs: EventStream<(K, (V, W))>,
-    late_left: DStream<(u64, (K, V))>,
-    late_right: DStream<(u64, (K, W))>,
+    output: DStream<JoinOutput<K, V, W>>,
 }
 
 impl<K, V, W> std::fmt::Debug for IntervalJoined<K, V, W> {
@@ -30,14 +29,37 @@ impl<K, V, W> Deref for IntervalJoined<K, V, W> {
 }
 
 impl<K: Key, V: Data, W: Data> IntervalJoined<K, V, W> {
+    /// The records of this side, with their times, that were paired with nothing: each once, in the first batch
+    /// in which the watermark says that nothing can come any more. With the pairs they are a left outer join.
+    pub fn unpaired_left(&self) -> DStream<(u64, (K, V))> {
+        select(&self.output, |output| match output {
+            JoinOutput::Left(Alone::Unpaired, record) => Some(record),
+            _ => None,
+        })
+    }
+
+    /// The same for the other side.
+    pub fn unpaired_right(&self) -> DStream<(u64, (K, W))> {
+        select(&self.output, |output| match output {
+            JoinOutput::Right(Alone::Unpaired, record) => Some(record),
+            _ => None,
+        })
+    }
+
     /// The records of this side that were before the watermark of the batches before, with their times.
     pub fn late_left(&self) -> DStream<(u64, (K, V))> {
-        self.late_left.clone()
+        select(&self.output, |output| match output {
+            JoinOutput::Left(Alone::Late, record) => Some(record),
+            _ => None,
+        })
     }
 
     /// The same for the other side.
     pub fn late_right(&self) -> DStream<(u64, (K, W))> {
-        self.late_right.clone()
+        select(&self.output, |output| match output {
+            JoinOutput::Right(Alone::Late, record) => Some(record),
+            _ => None,
+        })
     }
 }
 
@@ -48,7 +70,8 @@ impl<K: Key, V: Data> EventStream<(K, V)> {
     ///
     /// The watermark is that of the [`union`](EventStream::union) of both. One shuffle. Kept under `name`: each
     /// record until the watermark says that none can come any more that it would be paired with. A record that
-    /// is before the watermark of the batches before is late: it is paired with nothing.
+    /// is before the watermark of the batches before is late: it is paired with nothing. What is in no pair is
+    /// not lost: see [`IntervalJoined`].
     ///
     /// ```
     /// # fn main() -> millpond::Result<()> {
@@ -62,6 +85,7 @@ impl<K: Key, V: Data> EventStream<(K, V)> {
     /// // Clicks up to ten minutes after the view of the same advertisement.
     /// let clicked = views.interval_join("clicked", &clicks, 0..=600_000);
     /// clicked.records().print(10);
+    /// clicked.unpaired_left().count().print(1);
     /// clicked.late_right().count().print(1);
     /// # Ok(()) }
     /// ```
@@ -90,11 +114,11 @@ impl<K: Key, V: Data> EventStream<(K, V)> {
             watermark: Some(clock.watermark.clone()),
         };
         let output = left.union(&right).keyed_operator(setup, operator).output;
-        IntervalJoined {
-            pairs: EventStream { timed: select(&output, JoinOutput::pair), clock },
-            late_left: select(&output, JoinOutput::late_left),
-            late_right: select(&output, JoinOutput::late_right),
-        }
+        let pairs = select(&output, |output| match output {
+            JoinOutput::Pair(pair) => Some(pair),
+            _ => None,
+        });
+        IntervalJoined { pairs: EventStream { timed: pairs, clock }, output }
     }
 }
 
@@ -106,29 +130,18 @@ fn select<T: Record, U: Record>(output: &DStream<T>, of: fn(T) -> Option<U>) -> 
     })
 }
 
-#[derive(Clone)]
-enum JoinOutput<K, V, W> {
-    Pair(u64, K, V, W),
-    LateLeft(u64, K, V),
-    LateRight(u64, K, W),
+/// Why a record was paired with nothing.
+#[derive(Clone, Copy)]
+enum Alone {
+    Unpaired,
+    Late,
 }
 
-impl<K, V, W> JoinOutput<K, V, W> {
-    fn pair(self) -> Option<(u64, (K, (V, W)))> {
-        if let Self::Pair(time_ms, key, left, right) = self {
-            Some((time_ms, (key, (left, right))))
-        } else {
-            None
-        }
-    }
-
-    fn late_left(self) -> Option<(u64, (K, V))> {
-        if let Self::LateLeft(time_ms, key, value) = self { Some((time_ms, (key, value))) } else { None }
-    }
-
-    fn late_right(self) -> Option<(u64, (K, W))> {
-        if let Self::LateRight(time_ms, key, value) = self { Some((time_ms, (key, value))) } else { None }
-    }
+#[derive(Clone)]
+enum JoinOutput<K, V, W> {
+    Pair((u64, (K, (V, W)))),
+    Left(Alone, (u64, (K, V))),
+    Right(Alone, (u64, (K, W))),
 }
 
 struct JoinOperator {
@@ -139,27 +152,73 @@ struct JoinOperator {
 /// The time of a record, and the record of the one side or the other.
 type Either<V, W> = (u64, Option<Nested<V>>, Option<Nested<W>>);
 
-/// The records of one side in the order of their times.
-type Side<V> = Vec<(u64, Nested<V>)>;
+/// The records of one side in the order of their times, each with whether it was paired.
+type Side<V> = Vec<(u64, bool, Nested<V>)>;
 
-/// Those of a side whose times are from `from` to `until`.
-fn within<V>(side: &Side<V>, from: i128, until: i128) -> &[(u64, Nested<V>)] {
-    let start = side.partition_point(|(time_ms, _)| i128::from(*time_ms) < from);
-    let end = side.partition_point(|(time_ms, _)| i128::from(*time_ms) <= until);
-    &side[start..end]
+/// Adds a record to its side.
+fn insert<V: Data>(side: &mut Side<V>, time_ms: u64, is_paired: bool, value: &V) {
+    let place = side.partition_point(|(other, ..)| *other <= time_ms);
+    side.insert(place, (time_ms, is_paired, Nested(value.clone())));
 }
 
-fn insert<V>(side: &mut Side<V>, time_ms: u64, value: Nested<V>) {
-    let place = side.partition_point(|(other, _)| *other <= time_ms);
-    side.insert(place, (time_ms, value));
+/// Calls `each` with the records of the other side that are within the bounds. Returns whether there are any.
+fn pair<V>(side: &mut Side<V>, from: i128, until: i128, mut each: impl FnMut(u64, &V)) -> bool {
+    let start = side.partition_point(|(time_ms, ..)| i128::from(*time_ms) < from);
+    let end = side.partition_point(|(time_ms, ..)| i128::from(*time_ms) <= until);
+    for (time_ms, is_paired, value) in &mut side[start..end] {
+        *is_paired = true;
+        each(*time_ms, &value.0);
+    }
+    start < end
 }
 
-/// Removes those that nothing can come for any more: the watermark is past their time and `reach_ms`. Returns when
-/// the next one is to be removed.
-fn prune<V>(side: &mut Side<V>, reach_ms: i128, watermark: u64) -> Option<u64> {
-    side.retain(|(time_ms, _)| i128::from(*time_ms) + reach_ms >= i128::from(watermark));
-    let (first_ms, _) = side.first()?;
+/// Removes those that nothing can come for any more, since the watermark is past their time and `reach_ms`, and
+/// hands on those that were not paired.
+fn prune<V>(side: &mut Side<V>, reach_ms: i128, watermark: u64, mut unpaired: impl FnMut(u64, V)) {
+    let over = side.partition_point(|(time_ms, ..)| i128::from(*time_ms) + reach_ms < i128::from(watermark));
+    for (time_ms, is_paired, value) in side.drain(..over) {
+        if !is_paired {
+            unpaired(time_ms, value.0);
+        }
+    }
+}
+
+/// When the next record of a side is to be removed.
+fn next_over<V>(side: &Side<V>, reach_ms: i128) -> Option<u64> {
+    let (first_ms, ..) = side.first()?;
     Some(u64::try_from(i128::from(*first_ms) + reach_ms + 1).unwrap_or(u64::MAX))
+}
+
+impl JoinOperator {
+    fn add_left<K: Key, V: Data, W: Data>(
+        &self,
+        key: &K,
+        (time_ms, left): (u64, &V),
+        (lefts, rights): &mut (Side<V>, Side<W>),
+        out: &mut Vec<JoinOutput<K, V, W>>,
+    ) {
+        let time = i128::from(time_ms);
+        let is_paired = pair(rights, time + self.start_ms, time + self.end_ms, |other, right: &W| {
+            let values = (left.clone(), right.clone());
+            out.push(JoinOutput::Pair((time_ms.max(other), (key.clone(), values))));
+        });
+        insert(lefts, time_ms, is_paired, left);
+    }
+
+    fn add_right<K: Key, V: Data, W: Data>(
+        &self,
+        key: &K,
+        (time_ms, right): (u64, &W),
+        (lefts, rights): &mut (Side<V>, Side<W>),
+        out: &mut Vec<JoinOutput<K, V, W>>,
+    ) {
+        let time = i128::from(time_ms);
+        let is_paired = pair(lefts, time - self.end_ms, time - self.start_ms, |other, left: &V| {
+            let values = (left.clone(), right.clone());
+            out.push(JoinOutput::Pair((time_ms.max(other), (key.clone(), values))));
+        });
+        insert(rights, time_ms, is_paired, right);
+    }
 }
 
 impl<K: Key, V: Data, W: Data> KeyedOperator<K, Either<V, W>, (Side<V>, Side<W>), JoinOutput<K, V, W>>
@@ -171,40 +230,35 @@ impl<K: Key, V: Data, W: Data> KeyedOperator<K, Either<V, W>, (Side<V>, Side<W>)
         values: &[Either<V, W>],
         out: &mut Vec<JoinOutput<K, V, W>>,
     ) {
-        let (mut lefts, mut rights) = visit.state.take().unwrap_or_default();
-        let key = || visit.key.clone();
+        let mut sides = visit.state.take().unwrap_or_default();
+        let (key, clock) = (visit.key, visit.clock);
         for (time_ms, left, right) in values {
-            let (time_ms, is_late) = (*time_ms, is_late(*time_ms, &visit.clock));
-            let time = i128::from(time_ms);
-            match (left, right) {
-                (Some(left), _) if is_late => out.push(JoinOutput::LateLeft(time_ms, key(), left.0.clone())),
-                (None, Some(right)) if is_late => {
-                    out.push(JoinOutput::LateRight(time_ms, key(), right.0.clone()));
+            let (time_ms, is_late) = (*time_ms, is_late(*time_ms, &clock));
+            if let Some(Nested(left)) = left {
+                if is_late {
+                    out.push(JoinOutput::Left(Alone::Late, (time_ms, (key.clone(), left.clone()))));
+                } else {
+                    self.add_left(key, (time_ms, left), &mut sides, out);
                 }
-                (Some(left), _) => {
-                    out.extend(within(&rights, time + self.start_ms, time + self.end_ms).iter().map(
-                        |(other, right)| {
-                            JoinOutput::Pair(time_ms.max(*other), key(), left.0.clone(), right.0.clone())
-                        },
-                    ));
-                    insert(&mut lefts, time_ms, left.clone());
+            }
+            if let Some(Nested(right)) = right {
+                if is_late {
+                    out.push(JoinOutput::Right(Alone::Late, (time_ms, (key.clone(), right.clone()))));
+                } else {
+                    self.add_right(key, (time_ms, right), &mut sides, out);
                 }
-                (None, Some(right)) => {
-                    out.extend(within(&lefts, time - self.end_ms, time - self.start_ms).iter().map(
-                        |(other, left)| {
-                            JoinOutput::Pair(time_ms.max(*other), key(), left.0.clone(), right.0.clone())
-                        },
-                    ));
-                    insert(&mut rights, time_ms, right.clone());
-                }
-                (None, None) => {}
             }
         }
-        let watermark = visit.clock.watermark;
-        let next_left = prune(&mut lefts, self.end_ms, watermark);
-        let next_right = prune(&mut rights, -self.start_ms, watermark);
+        let (mut lefts, mut rights) = sides;
+        prune(&mut lefts, self.end_ms, clock.watermark, |time_ms, left| {
+            out.push(JoinOutput::Left(Alone::Unpaired, (time_ms, (key.clone(), left))));
+        });
+        prune(&mut rights, -self.start_ms, clock.watermark, |time_ms, right| {
+            out.push(JoinOutput::Right(Alone::Unpaired, (time_ms, (key.clone(), right))));
+        });
         visit.clear_timers(TimerDomain::Event);
-        if let Some(time_ms) = next_left.into_iter().chain(next_right).min() {
+        let next = next_over(&lefts, self.end_ms).into_iter().chain(next_over(&rights, -self.start_ms));
+        if let Some(time_ms) = next.min() {
             visit.set_timer(event_timer(time_ms));
         }
         visit.state = (!(lefts.is_empty() && rights.is_empty())).then_some((lefts, rights));

@@ -96,18 +96,23 @@ impl<F> PaneOperator<F> {
         window.saturating_add(self.lateness_ms) <= watermark
     }
 
-    /// The windows that are complete, and were not emitted or have changed.
+    /// The windows that are complete, and were not emitted or have changed. `changed` says of each pane whether it
+    /// is new: what is new changes no window that is over already.
     fn windows_to_emit<P>(
         &self,
         key: &KeyPanes<P>,
-        changed: &BTreeSet<u64>,
+        changed: &BTreeMap<u64, bool>,
         before: u64,
         now: u64,
     ) -> BTreeSet<u64> {
         let over_to = before.saturating_sub(self.lateness_ms);
         let mut windows = BTreeSet::new();
         for pane in key.parts.keys() {
-            let after = if changed.contains(pane) { key.emitted_to.min(over_to) } else { key.emitted_to };
+            let after = match changed.get(pane) {
+                None => key.emitted_to,
+                Some(false) => key.emitted_to.min(over_to),
+                Some(true) => over_to,
+            };
             windows.extend(self.panes.windows_of(*pane, after, now));
         }
         windows
@@ -134,16 +139,16 @@ impl<K: Key, V: Data, F: Fold<V>>
     ) {
         let (before, now) = (visit.clock.watermark_before, visit.clock.watermark);
         let mut key = KeyPanes::of(visit.state.take(), before);
-        let mut changed = BTreeSet::new();
+        let mut changed = BTreeMap::new();
         for (time_ms, Nested(value)) in values {
             let pane = self.panes.pane_of(*time_ms);
             if self.is_over(self.panes.last_window(pane), before) {
                 out.push(WindowOutput::Late(*time_ms, visit.key.clone(), value.clone()));
                 continue;
             }
-            let part = self.fold.extend(key.parts.remove(&pane), *time_ms, value.clone());
-            key.parts.insert(pane, part);
-            changed.insert(pane);
+            let part = key.parts.remove(&pane);
+            changed.entry(pane).or_insert(part.is_none());
+            key.parts.insert(pane, self.fold.extend(part, *time_ms, value.clone()));
         }
         for end_ms in self.windows_to_emit(&key, &changed, before, now) {
             let of_window = (Excluded(end_ms.saturating_sub(self.panes.size_ms)), Included(end_ms));

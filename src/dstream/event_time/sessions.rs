@@ -36,6 +36,7 @@ impl<P> Session<P> {
 
 /// Sessions and records that are less than the gap apart.
 struct Cluster<P> {
+    first_ms: u64,
     last_ms: u64,
     sessions: Vec<Session<P>>,
     /// By their place among the values.
@@ -47,35 +48,54 @@ impl<F> SessionOperator<F> {
         last_ms.saturating_add(self.gap_ms).saturating_add(self.lateness_ms) <= watermark
     }
 
-    /// Puts together what is less than the gap apart, whatever order the records came in.
-    fn clusters<P, V>(&self, sessions: Vec<Session<P>>, values: &[(u64, Nested<V>)]) -> Vec<Cluster<P>> {
-        let mut by_time: Vec<usize> = (0..values.len()).collect();
-        by_time.sort_by_key(|at| values[*at].0);
+    /// Puts together what is less than the gap apart, whatever order the records came in. Returns the records that
+    /// are late as well.
+    ///
+    /// A session that only such a record would be a part of may have been there and be forgotten. So a record that
+    /// is over by itself joins what others make, but does not make it longer: what was emitted and forgotten never
+    /// lies within a session that comes later.
+    fn clusters<P, V>(
+        &self,
+        sessions: Vec<Session<P>>,
+        values: &[(u64, Nested<V>)],
+        watermark_before: u64,
+    ) -> (Vec<Cluster<P>>, Vec<usize>) {
+        let (over, mut on_time): (Vec<usize>, Vec<usize>) =
+            (0..values.len()).partition(|at| self.is_over(values[*at].0, watermark_before));
+        on_time.sort_by_key(|at| values[*at].0);
+        let sessions = sessions.into_iter().map(|session| Cluster {
+            first_ms: session.first_ms,
+            last_ms: session.last_ms,
+            sessions: vec![session],
+            records: Vec::new(),
+        });
+        let records = on_time.into_iter().map(|at| {
+            let time_ms = values[at].0;
+            Cluster { first_ms: time_ms, last_ms: time_ms, sessions: Vec::new(), records: vec![at] }
+        });
+        let mut parts: Vec<Cluster<P>> = sessions.chain(records).collect();
+        parts.sort_by_key(|part| part.first_ms);
         let mut clusters: Vec<Cluster<P>> = Vec::new();
-        let (mut sessions, mut records) = (sessions.into_iter().peekable(), by_time.into_iter().peekable());
-        loop {
-            let next_record = records.peek().map_or(u64::MAX, |at| values[*at].0);
-            let takes_session = sessions.peek().is_some_and(|session| session.first_ms <= next_record);
-            let (session, record) =
-                if takes_session { (sessions.next(), None) } else { (None, records.next()) };
-            let (first_ms, last_ms) = match (&session, record) {
-                (Some(session), _) => (session.first_ms, session.last_ms),
-                (None, Some(at)) => (values[at].0, values[at].0),
-                (None, None) => return clusters,
-            };
+        for mut part in parts {
             match clusters.last_mut() {
-                Some(cluster) if first_ms < cluster.last_ms.saturating_add(self.gap_ms) => {
-                    cluster.last_ms = cluster.last_ms.max(last_ms);
-                    cluster.sessions.extend(session);
-                    cluster.records.extend(record);
+                Some(cluster) if part.first_ms < cluster.last_ms.saturating_add(self.gap_ms) => {
+                    cluster.last_ms = cluster.last_ms.max(part.last_ms);
+                    cluster.sessions.append(&mut part.sessions);
+                    cluster.records.append(&mut part.records);
                 }
-                _ => clusters.push(Cluster {
-                    last_ms,
-                    sessions: session.into_iter().collect(),
-                    records: record.into_iter().collect(),
-                }),
+                _ => clusters.push(part),
             }
         }
+        let mut late = Vec::new();
+        for at in over {
+            let time_ms = values[at].0;
+            let place = clusters.partition_point(|cluster| cluster.last_ms < time_ms);
+            match clusters.get_mut(place) {
+                Some(cluster) if cluster.first_ms <= time_ms => cluster.records.push(at),
+                _ => late.push(at),
+            }
+        }
+        (clusters, late)
     }
 
     /// One session of all that is in the cluster.
@@ -83,13 +103,11 @@ impl<F> SessionOperator<F> {
     where
         F: Fold<V, Part = P>,
     {
-        let Cluster { last_ms, sessions, records } = cluster;
-        let first_record = records.first().map(|at| values[*at].0);
-        let first_ms =
-            sessions.first().map(|session| session.first_ms).into_iter().chain(first_record).min()?;
+        let Cluster { first_ms, last_ms, sessions, mut records } = cluster;
         let next_revision = sessions.iter().map(|session| session.next_revision).max().unwrap_or(0);
         let parts = sessions.into_iter().map(|session| session.part);
         let mut part = parts.reduce(|earlier, later| self.fold.merge(earlier, later));
+        records.sort_by_key(|at| (values[*at].0, *at));
         for at in records {
             let (time_ms, value) = &values[at];
             part = Some(self.fold.extend(part, *time_ms, value.0.clone()));
@@ -110,19 +128,15 @@ impl<K: Key, V: Data, F: Fold<V>>
     ) {
         let (before, now) = (visit.clock.watermark_before, visit.clock.watermark);
         let sessions = visit.state.take().unwrap_or_default().into_iter().map(Session::of).collect();
-        let mut late: Vec<usize> = Vec::new();
+        let (clusters, late) = self.clusters(sessions, values, before);
         let mut kept: Vec<Session<F::Part>> = Vec::new();
-        for mut cluster in self.clusters(sessions, values) {
-            if self.is_over(cluster.last_ms, before) {
-                late.append(&mut cluster.records);
-            }
+        for mut cluster in clusters {
             if cluster.records.is_empty() {
                 kept.append(&mut cluster.sessions);
             } else {
                 kept.extend(self.merge(cluster, values));
             }
         }
-        late.sort_unstable();
         for at in late {
             let (time_ms, value) = &values[at];
             out.push(WindowOutput::Late(*time_ms, visit.key.clone(), value.0.clone()));

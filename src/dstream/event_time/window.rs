@@ -97,8 +97,9 @@ impl<K: Key, V: Data> EventStream<(K, V)> {
     /// millisecond, `end_ms - 1`, is late from then on. It is emitted again, with a higher revision, in each batch
     /// in which a late record has changed it, until the allowed lateness has passed as well; then nothing is left
     /// of it. A record that is late for all of its windows, which is one whose window's end plus the allowed
-    /// lateness was not after the watermark of the batches before, goes to [`Windowed::late`]. For a session
-    /// that is decided after all records of the batch have been merged into it.
+    /// lateness was not after the watermark of the batches before, goes to [`Windowed::late`]. For sessions
+    /// that is the session of this record alone, and one that lies between the first and the last record of a
+    /// session that is not over is not late: it joins it.
     ///
     /// One shuffle. Kept for each key, under `name`: one value for each window, session or, where windows
     /// overlap, pane (the greatest common divisor of size and slide). Windows of other sizes are another
