@@ -19,6 +19,8 @@ use model::{Emitted, FLUSH, Shape, time_of};
 use proptest::prelude::*;
 use support::{Chunk, INTERVAL_MS, Run, ScriptedSource, Sink, wait_for_batch};
 
+type Pairs = EventStream<(u16, i64)>;
+
 /// The two inputs of a job, batch by batch.
 #[derive(Clone, Debug)]
 struct Inputs {
@@ -47,7 +49,7 @@ fn event_stream(
     chunks: &Arc<Vec<Chunk>>,
     run: &Run,
     shape: &Shape,
-) -> EventStream<(u16, i64)> {
+) -> Pairs {
     let source = ScriptedSource { chunks: chunks.clone(), ranges: run.ranges };
     let watermarks = Watermarks::bounded(name, ms(shape.bound)).idle_after(ms(shape.idle_after));
     let records = context.replayable_stream(name, source);
@@ -101,7 +103,7 @@ fn describe(context: &StreamingContext, inputs: &Inputs, run: &Run, shape: &Shap
     emit(&timers, "timers", sink);
 }
 
-fn describe_windows(both: &EventStream<(u16, i64)>, shape: &Shape, sink: &Sink) {
+fn describe_windows(both: &Pairs, shape: &Shape, sink: &Sink) {
     let windows = EventWindows::tumbling(ms(shape.size)).offset(ms(shape.offset));
     let tumbling = both.window("tumbling", windows.allowed_lateness(ms(shape.lateness))).collect();
     emit(&tumbling.results(), "tumbling", sink);
@@ -388,7 +390,7 @@ fn a_watermark_never_goes_back_when_a_stream_that_was_idle_comes_back() {
 
 #[test]
 fn misuse_is_refused_at_start_and_says_what_to_change() {
-    let refused = |describe: &dyn Fn(&EventStream<(u16, i64)>)| {
+    let refused = |describe: &dyn Fn(&Pairs)| {
         let dir = tempfile::tempdir().unwrap();
         let context = StreamingContext::builder("misuse").store(dir.path().join("store")).build().unwrap();
         let (inputs, shape) = fixed_inputs();

@@ -272,6 +272,9 @@ fn unique(steps: &[Step], shape: &Shape, emitted: &mut Emitted) {
     }
 }
 
+/// A record with its time.
+type Timed = (u64, (u16, i64));
+
 /// A record of one side, and whether it was in a pair, and whether it was said that it will be in none.
 #[derive(Clone, Copy)]
 struct Candidate {
@@ -281,7 +284,7 @@ struct Candidate {
     is_reported: bool,
 }
 
-fn split(chunk: &Chunk, before: u64) -> (Vec<Candidate>, Vec<(u64, (u16, i64))>) {
+fn split(chunk: &Chunk, before: u64) -> (Vec<Candidate>, Vec<Timed>) {
     let (on_time, late): (Vec<_>, Vec<_>) =
         chunk.iter().copied().partition(|(_, value)| time_of(*value) >= before);
     let candidate = |(key, value)| Candidate { key, value, is_paired: false, is_reported: false };
@@ -290,7 +293,7 @@ fn split(chunk: &Chunk, before: u64) -> (Vec<Candidate>, Vec<(u64, (u16, i64))>)
 }
 
 /// Those that are in no pair, once nothing that is `reach` later can come any more.
-fn unpaired(side: &mut [Candidate], reach: i64, now: u64) -> Vec<(u64, (u16, i64))> {
+fn unpaired(side: &mut [Candidate], reach: i64, now: u64) -> Vec<Timed> {
     let mut rows = Vec::new();
     for one in side.iter_mut().filter(|one| !one.is_reported && !one.is_paired) {
         if time_of(one.value) as i64 + reach < now as i64 {
