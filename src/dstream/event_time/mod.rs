@@ -125,9 +125,10 @@ impl<T: Record> EventStream<T> {
         let graph = &self.timed.graph;
         let id = graph.add_node::<u64>("watermarks", "", &[self.timed.id], false);
         let clock = self.clock.clone();
-        DStream::new(graph, id, move |batch| {
+        let make = move |batch: &Batch| {
             Ok(Rdd::of_collection(&batch.executor, vec![Arc::new(vec![clock.watermark(batch)])]))
-        })
+        };
+        DStream::new(graph, id, make).sliding(self.timed.slide_ms)
     }
 
     /// A stream of other records with the same watermark.
