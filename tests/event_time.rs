@@ -388,6 +388,43 @@ fn a_watermark_never_goes_back_when_a_stream_that_was_idle_comes_back() {
     }
 }
 
+/// What is kept of windows means nothing to others.
+#[test]
+fn windows_of_another_size_do_not_take_up_the_state() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = ManualClock::at(0);
+    let (inputs, shape) = fixed_inputs();
+    let start = |windows: EventWindows| -> Result<RunningContext> {
+        let context = StreamingContext::builder("sizes")
+            .store(dir.path().join("store"))
+            .clock(clock.clone())
+            .checkpoint_every_batches(1)
+            .stop_on_signals(false)
+            .build()?;
+        let _ = event_stream(&context, "left", &inputs.left, &Run::default(), &shape)
+            .window("w", windows)
+            .count();
+        context.start()
+    };
+    let job = start(EventWindows::tumbling(ms(20)).offset(ms(23))).unwrap();
+    clock.advance(INTERVAL_MS);
+    assert!(wait_for_batch(&job, 1));
+    job.stop(StopMode::Graceful).unwrap();
+    assert!(job.keys_in_state("w").unwrap() > 0);
+    let others = [
+        EventWindows::tumbling(ms(20)),
+        EventWindows::tumbling(ms(40)).offset(ms(3)),
+        EventWindows::sliding(ms(20), ms(10)).offset(ms(3)),
+        EventWindows::session(ms(20)),
+    ];
+    for other in others {
+        let error = start(other).expect_err("other windows are refused");
+        assert_eq!(error.kind(), millpond::ErrorKind::Incompatible, "{error}");
+    }
+    // The lateness may change, and an offset by a whole slide is none.
+    start(EventWindows::tumbling(ms(20)).offset(ms(3)).allowed_lateness(ms(9))).unwrap();
+}
+
 #[test]
 fn misuse_is_refused_at_start_and_says_what_to_change() {
     let refused = |describe: &dyn Fn(&Pairs)| {

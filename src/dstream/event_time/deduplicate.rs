@@ -122,4 +122,8 @@ impl<K: Key, V: Data> KeyedOperator<K, (u64, Nested<V>), Vec<u64>, Decided<K, V>
     fn has_timers(&self) -> bool {
         true
     }
+
+    fn kept(&self) -> Option<String> {
+        Some("times of unique records".to_owned())
+    }
 }

@@ -1,5 +1,7 @@
 //! How the values in a window become one.
 
+use std::any::type_name;
+
 use crate::rdd::Record;
 use crate::record::{Data, Nested};
 
@@ -8,6 +10,11 @@ pub(super) trait Fold<V>: Send + Sync + 'static {
     /// What is kept until the window is complete.
     type Part: Data;
     type Value: Record;
+
+    /// What a part is called in a checkpoint.
+    fn part_type(&self) -> String {
+        type_name::<Self::Part>().to_owned()
+    }
 
     fn first(&self, time_ms: u64, value: V) -> Self::Part;
 
@@ -86,6 +93,10 @@ pub(super) struct Collect;
 impl<V: Data> Fold<V> for Collect {
     type Part = Vec<(u64, Nested<V>)>;
     type Value = Vec<V>;
+
+    fn part_type(&self) -> String {
+        format!("every {}", type_name::<V>())
+    }
 
     fn first(&self, time_ms: u64, value: V) -> Self::Part {
         vec![(time_ms, Nested(value))]

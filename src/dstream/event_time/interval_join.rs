@@ -1,3 +1,4 @@
+use std::any::type_name;
 use std::ops::{Deref, RangeInclusive};
 
 use crate::dstream::DStream;
@@ -266,5 +267,9 @@ impl<K: Key, V: Data, W: Data> KeyedOperator<K, Either<V, W>, (Side<V>, Side<W>)
 
     fn has_timers(&self) -> bool {
         true
+    }
+
+    fn kept(&self) -> Option<String> {
+        Some(format!("{} to be joined with {}", type_name::<V>(), type_name::<W>()))
     }
 }

@@ -173,6 +173,12 @@ impl<K: Key, V: Data, F: Fold<V>>
     fn has_timers(&self) -> bool {
         true
     }
+
+    fn kept(&self) -> Option<String> {
+        let Panes { size_ms, slide_ms, offset_ms, .. } = self.panes;
+        let part = self.fold.part_type();
+        Some(format!("{part} in windows of {size_ms} ms every {slide_ms} ms from {offset_ms} ms"))
+    }
 }
 
 #[cfg(test)]

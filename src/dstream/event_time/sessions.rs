@@ -168,4 +168,8 @@ impl<K: Key, V: Data, F: Fold<V>>
     fn has_timers(&self) -> bool {
         true
     }
+
+    fn kept(&self) -> Option<String> {
+        Some(format!("{} in sessions with gaps of {} ms", self.fold.part_type(), self.gap_ms))
+    }
 }

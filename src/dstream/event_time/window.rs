@@ -102,8 +102,8 @@ impl<K: Key, V: Data> EventStream<(K, V)> {
     /// session that is not over is not late: it joins it.
     ///
     /// One shuffle. Kept for each key, under `name`: one value for each window, session or, where windows
-    /// overlap, pane (the greatest common divisor of size and slide). Windows of other sizes are another
-    /// operator: change the name with them.
+    /// overlap, pane (the greatest common divisor of size and slide). A start refuses the
+    /// state of windows of another size, slide, offset or gap: change the name with them.
     ///
     /// ```
     /// # fn main() -> millpond::Result<()> {

@@ -94,6 +94,12 @@ pub(crate) trait KeyedOperator<K, V, S, O>: Send + Sync + 'static {
     /// Whether keys can have timers: then the index of timers is kept, and a start reads all of the state.
     fn has_timers(&self) -> bool;
 
+    /// What is kept of a key, where its type is the operator's own affair: a checkpoint that was taken with
+    /// anything else is refused.
+    fn kept(&self) -> Option<String> {
+        None
+    }
+
     /// How long a key may go without values before it is forgotten without a word.
     fn time_to_live_ms(&self) -> Option<u64> {
         None

@@ -58,7 +58,10 @@ impl<K: Key, V: Data> DStream<(K, V)> {
     ) -> KeyedStream<K, S, O> {
         let KeyedSetup { operation, name, initial, watermark } = setup;
         let id = self.graph.add_node::<O>(operation, &name, &[self.id], true);
-        let state_type = StateType::with_timers::<K, S>();
+        let state_type = match operator.kept() {
+            Some(value) => StateType { value, ..StateType::of::<K, S>() },
+            None => StateType::with_timers::<K, S>(),
+        };
         if let Some(initial) = &initial {
             initial.check(&self.graph, &name, &StateType::of::<K, S>());
         }
