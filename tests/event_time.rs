@@ -8,6 +8,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use millpond::testkit::FaultPlan;
@@ -388,6 +389,24 @@ fn a_watermark_never_goes_back_when_a_stream_that_was_idle_comes_back() {
     }
 }
 
+#[test]
+fn a_record_that_is_over_by_itself_joins_an_open_session_and_does_not_lengthen_it() {
+    let at = |times: &[i64]| times.iter().map(|time| (1u16, time * 1_000)).collect::<Chunk>();
+    let steps: Vec<i64> = (10..=20).map(|n| n * 10).collect();
+    let left = vec![at(&steps), at(&[100, 150, 99]), vec![(FLUSH, 100_000_000)]];
+    let inputs = Inputs { right: Arc::new(vec![Chunk::new(); left.len()]), left: Arc::new(left) };
+    let (_, shape) = fixed_inputs();
+    let shape = Shape { bound: 0, lateness: 0, idle_after: 0, ..shape };
+    let emitted = run_through(&inputs, &Run::default(), &shape, &[], |_| false);
+    assert_same(&emitted, &model::run(&inputs.left, &inputs.right, &shape));
+    assert_eq!(emitted["session-late 0002"], "(99, (1, 99000))");
+    let session = &emitted["session 0003"];
+    assert!(
+        session.contains("start_ms: 100, end_ms: 212") && session.contains("[100000, 100000, 110000"),
+        "{session}"
+    );
+}
+
 /// What is kept of windows means nothing to others.
 #[test]
 fn windows_of_another_size_do_not_take_up_the_state() {
@@ -423,6 +442,46 @@ fn windows_of_another_size_do_not_take_up_the_state() {
     }
     // The lateness may change, and an offset by a whole slide is none.
     start(EventWindows::tumbling(ms(20)).offset(ms(3)).allowed_lateness(ms(9))).unwrap();
+}
+
+#[test]
+fn closures_run_once_per_batch_and_nothing_of_it_is_kept_in_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = ManualClock::at(0);
+    let (inputs, _) = fixed_inputs();
+    let context = StreamingContext::builder("once")
+        .store(dir.path().join("store"))
+        .clock(clock.clone())
+        .stop_on_signals(false)
+        .build()
+        .unwrap();
+    let records =
+        context.replayable_stream("left", ScriptedSource { chunks: inputs.left.clone(), ranges: 2 });
+    let (token, mapped, timed) = (Arc::new(()), Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let (of_record, map_calls, time_calls) = (token.clone(), mapped.clone(), timed.clone());
+    let events = records
+        .map(move |(key, value)| {
+            map_calls.fetch_add(1, Ordering::SeqCst);
+            (key, value, of_record.clone())
+        })
+        .with_event_time(Watermarks::bounded("left", ms(0)), move |(_, value, _)| {
+            time_calls.fetch_add(1, Ordering::SeqCst);
+            time_of(*value)
+        });
+    let pairs = events.map(|(key, value, _)| (key, value));
+    let sink = Sink::default();
+    emit(&pairs.window("w", EventWindows::tumbling(ms(10))).count().results(), "w", &sink);
+    emit(&pairs.deduplicate("d", ms(1)).records(), "d", &sink);
+    emit(&events.records().count(), "count", &sink);
+    let tokens = Arc::strong_count(&token);
+    let job = context.start().unwrap();
+    for batch in 1..=4 {
+        clock.advance(INTERVAL_MS);
+        assert!(wait_for_batch(&job, batch));
+        let calls = [&mapped, &timed].map(|calls| calls.load(Ordering::SeqCst));
+        assert_eq!(calls, [batch * 3; 2]);
+        assert_eq!(Arc::strong_count(&token), tokens, "records of batch {batch} were kept");
+    }
 }
 
 #[test]
