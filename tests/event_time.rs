@@ -51,7 +51,7 @@ fn event_stream(
     run: &Run,
     shape: &Shape,
 ) -> Pairs {
-    let source = ScriptedSource { chunks: chunks.clone(), ranges: run.ranges };
+    let source = ScriptedSource { chunks: chunks.clone(), ranges: run.ranges, flaky: false };
     let watermarks = Watermarks::bounded(name, ms(shape.bound)).idle_after(ms(shape.idle_after));
     let records = context.replayable_stream(name, source);
     // What flushes at the end moves the watermark and is no record of any operator.
@@ -246,7 +246,7 @@ fn shape() -> impl Strategy<Value = Shape> {
 
 fn any_run() -> impl Strategy<Value = Run> {
     (1usize..4, 1usize..20, 1usize..4, 1u64..7).prop_map(|(threads, partitions, ranges, checkpoint_every)| {
-        Run { threads, partitions, ranges, checkpoint_every }
+        Run { threads, partitions, ranges, checkpoint_every, flaky: false }
     })
 }
 
@@ -455,8 +455,8 @@ fn closures_run_once_per_batch_and_nothing_of_it_is_kept_in_memory() {
         .stop_on_signals(false)
         .build()
         .unwrap();
-    let records =
-        context.replayable_stream("left", ScriptedSource { chunks: inputs.left.clone(), ranges: 2 });
+    let records = context
+        .replayable_stream("left", ScriptedSource { chunks: inputs.left.clone(), ranges: 2, flaky: false });
     let (token, mapped, timed) = (Arc::new(()), Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let (of_record, map_calls, time_calls) = (token.clone(), mapped.clone(), timed.clone());
     let events = records
