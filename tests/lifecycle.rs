@@ -15,8 +15,8 @@ use std::time::Duration;
 use driven::{INTERVAL_MS, builder, tick};
 use millpond::{
     ActiveOrStarted, BatchCompleted, BatchSubmitted, BlockStore, CheckpointWritten, ContextBuilder,
-    ContextState, Emitter, Error, ErrorKind, JobHandle, ManualClock, Offer, Positions, Queue, RangeReader,
-    Receiver, ReceiverError, ReplayableSource, Result, SourceRange, StopMode, StreamingContext,
+    ContextState, DStream, Emitter, Error, ErrorKind, JobHandle, ManualClock, Offer, Positions, Queue,
+    RangeReader, Receiver, ReceiverError, ReplayableSource, Result, SourceRange, StopMode, StreamingContext,
     StreamingListener, StreamingStarted, StreamingStopped,
 };
 use recorder::Recorder;
@@ -530,4 +530,21 @@ fn a_checkpoint_that_fails_is_reported() {
         }
     }
     assert!(failed > 3 && written == 1, "{failed} failed, {written} written");
+}
+
+#[test]
+fn an_operation_on_a_started_job_is_refused_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let context = builder(dir.path(), &ManualClock::at(0)).build().unwrap();
+    let (numbers, _queue) = context.queue_stream::<u64>("numbers");
+    numbers.print(0);
+    let job = context.start().unwrap();
+    let print = |numbers: &DStream<u64>| numbers.print(1);
+    let map = |numbers: &DStream<u64>| drop(numbers.map(|n| n + 1));
+    for add in [print, map] {
+        let added = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| add(&numbers)));
+        let message = *added.unwrap_err().downcast::<String>().unwrap();
+        assert!(message.contains("describe all of a job before its start"), "{message}");
+    }
+    job.stop(StopMode::Graceful).unwrap();
 }

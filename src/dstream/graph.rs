@@ -72,6 +72,8 @@ struct Parts {
     outputs: Vec<Arc<Output>>,
     names: HashSet<String>,
     problems: Vec<String>,
+    /// The job was started from it: what is added now would never run.
+    is_closed: bool,
 }
 
 /// A stream that an operation reads.
@@ -127,8 +129,17 @@ impl Graph {
     }
 
     /// Adds a node to the description and returns its number.
+    ///
+    /// # Panics
+    /// When the job was started.
     pub(crate) fn add_node<T>(&self, operation: &str, name: &str, parents: &[u32], wide: bool) -> u32 {
         let mut parts = self.lock();
+        if parts.is_closed {
+            drop(parts);
+            panic!(
+                "`{operation}` is added to a job that was started: describe all of a job before its start"
+            );
+        }
         let id = parts.nodes.len() as u32;
         parts.nodes.push(LineageNode {
             id,
@@ -227,7 +238,8 @@ impl Graph {
 
     /// Closes the description.
     pub(crate) fn into_job(self: &Arc<Self>) -> Result<Job> {
-        let parts = std::mem::take(&mut *self.lock());
+        let closed = Parts { is_closed: true, ..Parts::default() };
+        let parts = std::mem::replace(&mut *self.lock(), closed);
         let invalid = |message: String| Err(Error::new(ErrorKind::InvalidGraph, message));
         if let Some(problem) = parts.problems.first() {
             return invalid(problem.clone());

@@ -44,6 +44,9 @@ use crate::rdd::{Rdd, Record};
 /// # Ok(()) }
 /// ```
 ///
+/// # Panics
+/// Every operation does on a stream of a job that was started: it would never run.
+///
 /// [`print`]: DStream::print
 /// [`for_each_rdd`]: DStream::for_each_rdd
 /// [`save_as_text_files`]: DStream::save_as_text_files
