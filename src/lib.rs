@@ -154,6 +154,10 @@ pub mod doc {
     }
 }
 
+#[cfg(test)]
+#[path = "../tests/support/cases.rs"]
+mod cases;
+
 /// Where the fuzz targets enter.
 #[cfg(fuzzing)]
 #[doc(hidden)]

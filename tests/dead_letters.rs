@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 #![cfg(feature = "testkit")]
 
+#[path = "support/cases.rs"]
+mod cases;
 #[path = "support/driven.rs"]
 mod driven;
 mod support;
@@ -11,6 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Once};
 
+use cases::cases;
 use driven::{builder, tick};
 use millpond::testkit::FaultPlan;
 use millpond::{
@@ -201,7 +204,7 @@ fn run() -> impl Strategy<Value = Run> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(16))]
+    #![proptest_config(cases(16))]
 
     /// What goes through and the dead letters have every record exactly once, in order; so after crashes, and
     /// on any number of threads.

@@ -5,6 +5,8 @@
 //! shows.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+#[path = "support/cases.rs"]
+mod cases;
 #[path = "support/driven.rs"]
 mod driven;
 
@@ -12,6 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use cases::cases;
 use driven::{builder, tick};
 use millpond::{ErrorKind, KEY_GROUPS, ManualClock, Queue, Rdd, RunningContext};
 use proptest::prelude::*;
@@ -196,7 +199,7 @@ fn check_two(left: &Pairs, right: &Pairs, plain_left: &[Pair], plain_right: &[Pa
 #[test]
 fn pairs_are_what_plain_loops_make_of_them() {
     let benches = [1, 2, 3].map(Bench::new);
-    proptest!(ProptestConfig::with_cases(24), |(left in parts(), right in parts(), partitions in 1usize..6)| {
+    proptest!(cases(24), |(left in parts(), right in parts(), partitions in 1usize..6)| {
         let (plain_left, plain_right) = (left.concat(), right.concat());
         for bench in &benches {
             let rdds = bench.rdds(&left, &right);

@@ -3,11 +3,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 #![cfg(feature = "testkit")]
 
+#[path = "support/cases.rs"]
+mod cases;
 mod support;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use cases::cases;
 use millpond::testkit::FaultPlan;
 use proptest::prelude::*;
 use support::{Chunk, INTERVAL_MS, Run, run_through, steps_of, wait_for_batch};
@@ -78,7 +81,7 @@ fn sorted(state: &str) -> String {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(cases(24))]
 
     /// Random jobs and inputs, crashed up to three times at random steps: the first start at one, the start
     /// after it (which recovers) at another, and so on.

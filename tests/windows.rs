@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 #![cfg(feature = "testkit")]
 
+#[path = "support/cases.rs"]
+mod cases;
 mod support;
 
 use std::collections::BTreeMap;
@@ -11,6 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cases::cases;
 use millpond::testkit::FaultPlan;
 use millpond::{
     Clock, DStream, ManualClock, Record, Result, RunningContext, StateSpec, StopMode, StreamingContext, Visit,
@@ -261,7 +264,7 @@ fn assert_nothing_lost(raw: &BTreeMap<u64, Chunk>, setup: &Setup) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(cases(24))]
 
     /// Random lengths, slides, inputs and pauses.
     #[test]

@@ -89,7 +89,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(32))]
+        #![proptest_config(crate::cases::cases(32))]
         #[test]
         fn tallies_of_any_size_are_cut_and_put_together(sizes in prop::collection::vec(0usize..200_000, 0..6)) {
             let delta = |(at, size): (usize, usize)| TallyDelta {

@@ -190,7 +190,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(48))]
+        #![proptest_config(crate::cases::cases(48))]
         /// Random changes over checkpoints and restarts, with every base and delta really written: what is
         /// restored equals the model, whether keys are asked for one by one or all at once.
         #[test]

@@ -410,7 +410,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(200))]
+        #![proptest_config(crate::cases::cases(200))]
         #[test]
         fn any_damage_is_a_typed_error(at in any::<prop::sample::Index>(), bit in 0u8..8, cut in any::<bool>()) {
             let (_dir, paths) = store();

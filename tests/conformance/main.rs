@@ -39,6 +39,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 #![cfg(feature = "testkit")]
 
+#[path = "../support/cases.rs"]
+mod cases;
 mod coverage;
 #[path = "../support/lives.rs"]
 mod lives;
@@ -47,6 +49,7 @@ mod rows;
 mod source_text;
 mod suite;
 
+use cases::cases;
 use lives::{Life, Run};
 use millpond::StopMode;
 use millpond::testkit::FaultPlan;
@@ -239,14 +242,8 @@ fn other_threads_and_partitions_after_a_restart_change_nothing() {
     }
 }
 
-/// More of them with `PROPTEST_CASES`.
-fn cases() -> ProptestConfig {
-    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
-    ProptestConfig::with_cases(asked.unwrap_or(10))
-}
-
 proptest! {
-    #![proptest_config(cases())]
+    #![proptest_config(cases(10))]
 
     /// Random inputs and lives: crashed, stopped, and started again with other threads and partitions.
     #[test]

@@ -29,10 +29,17 @@ pub struct Input {
 impl Input {
     /// Each batch of `left` in its partitions.
     pub fn left_partitions(&self) -> impl Iterator<Item = Vec<&[Pair]>> {
-        self.left.iter().map(|batch| {
-            let bound = |part| range_start(batch.len(), part, self.ranges);
-            (0..self.ranges).map(|part| &batch[bound(part)..bound(part + 1)]).collect()
-        })
+        self.left.iter().map(|batch| self.partitions(batch))
+    }
+
+    /// Each batch of `right` in its partitions.
+    pub fn right_partitions(&self) -> impl Iterator<Item = Vec<&[Pair]>> {
+        self.right.iter().map(|batch| self.partitions(batch))
+    }
+
+    fn partitions<'a>(&self, batch: &'a [Pair]) -> Vec<&'a [Pair]> {
+        let bound = |part| range_start(batch.len(), part, self.ranges);
+        (0..self.ranges).map(|part| &batch[bound(part)..bound(part + 1)]).collect()
     }
 
     /// The time of the batch at `index`, in milliseconds.
@@ -59,7 +66,7 @@ pub struct Row {
     /// The methods that this row is the test of, as `Type::method`.
     pub covers: &'static [&'static str],
     /// Uses them, and names what is compared: streams, in this order, and states.
-    pub describe: fn(&Job),
+    pub describe: fn(&Job<'_>),
     /// Says the same by plain code: what each of the streams has in each batch, in this order, and what is in
     /// state at the end.
     pub oracle: fn(&Input, &mut Expected),
@@ -161,7 +168,9 @@ impl Collector {
 }
 
 /// What a row describes itself with.
-pub struct Job {
+pub struct Job<'a> {
+    /// Where the streams come from.
+    pub context: &'a StreamingContext,
     /// One input.
     pub left: DStream<Pair>,
     /// Another.
@@ -176,7 +185,7 @@ pub struct Job {
     recording: Recording,
 }
 
-impl Job {
+impl Job<'_> {
     fn next_slot(&self, order: Order) -> Slot {
         let slot = (self.row, self.streams.replace(self.streams.get() + 1));
         self.recording.lock().orders.insert(slot, order);
@@ -249,6 +258,7 @@ fn describe(
         context.replayable_stream("right", Scripted { chunks: Arc::new(input.right.clone()), ranges, flaky });
     for row in rows {
         let job = Job {
+            context,
             left: left.clone(),
             right: right.clone(),
             events: events.clone(),
