@@ -34,10 +34,12 @@
 //! `describe` may read `job.left`, `job.right` and `job.events` (with event times); what it emits is compared with
 //! what the oracle emits, stream by stream in the same order. Say `Order::Exact` wherever the documentation promises
 //! an order. A stateful operator's final state is compared too: `job.keeps::<K, S>("name")` and
-//! `expected.state("name", pairs)`. `job.act` compares what an action returns, `job.collector` what an output
+//! `expected.state("name", pairs)`, or only the number of its keys where the types are the operator's own. A stream
+//! that takes no part in some batches is expected with `expected.emit_some`. `job.context` makes what is no stream,
+//! `job.outside` keeps something that no crash touches. `job.act` compares what an action returns, `job.collector` what an output
 //! operation of its own is given, `job.emitted_outside` what one left in `job.dir`.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
-#![cfg(feature = "testkit")]
+#![cfg(all(feature = "testkit", feature = "tool"))]
 
 #[path = "../support/cases.rs"]
 mod cases;

@@ -1,8 +1,10 @@
 //! The machinery: what a row is, and how a job of several rows is run and compared with their oracles.
 
+use std::any::{Any, TypeId};
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -75,8 +77,9 @@ pub struct Row {
 /// What the oracle of a row expects.
 #[derive(Default)]
 pub struct Expected {
-    emitted: Vec<Vec<Vec<String>>>,
+    emitted: Vec<Vec<Option<Vec<String>>>>,
     states: BTreeMap<&'static str, Vec<String>>,
+    keys: BTreeMap<&'static str, RangeInclusive<u64>>,
 }
 
 fn shown<T: Debug>(records: impl IntoIterator<Item = T>) -> Vec<String> {
@@ -86,12 +89,25 @@ fn shown<T: Debug>(records: impl IntoIterator<Item = T>) -> Vec<String> {
 impl Expected {
     /// The next emitted stream has these records in each batch.
     pub fn emit<T: Debug, B: IntoIterator<Item = T>>(&mut self, batches: impl IntoIterator<Item = B>) {
-        self.emitted.push(batches.into_iter().map(shown).collect());
+        self.emit_some(batches.into_iter().map(Some));
+    }
+
+    /// The same for a stream that takes no part in some batches.
+    pub fn emit_some<T: Debug, B: IntoIterator<Item = T>>(
+        &mut self,
+        batches: impl IntoIterator<Item = Option<B>>,
+    ) {
+        self.emitted.push(batches.into_iter().map(|batch| batch.map(shown)).collect());
     }
 
     /// The operator `name` holds these keys and states at the end.
     pub fn state<K: Debug, S: Debug>(&mut self, name: &'static str, pairs: impl IntoIterator<Item = (K, S)>) {
         self.states.insert(name, sorted(shown(pairs)));
+    }
+
+    /// The operator `name` holds so many keys at the end.
+    pub fn keys(&mut self, name: &'static str, keys: RangeInclusive<u64>) {
+        self.keys.insert(name, keys);
     }
 }
 
@@ -123,6 +139,8 @@ struct Recorded {
     emitted: BTreeMap<Slot, BTreeMap<u64, Emission>>,
     outside: BTreeMap<Slot, ReadOutside>,
     states: BTreeMap<(&'static str, &'static str), ReadState>,
+    keys: BTreeSet<(&'static str, &'static str)>,
+    kept: BTreeMap<(&'static str, TypeId), Arc<dyn Any + Send + Sync>>,
     problems: Vec<String>,
 }
 
@@ -179,6 +197,8 @@ pub struct Job<'a> {
     pub events: DStream<(u64, Pair)>,
     /// A directory that the row has for itself; it outlives crashes.
     pub dir: PathBuf,
+    /// So many batches will there be.
+    pub batches: u64,
     row: &'static str,
     streams: Cell<usize>,
     partitions: usize,
@@ -238,6 +258,18 @@ impl Job<'_> {
         };
         self.recording.lock().states.insert((self.row, name), Box::new(read));
     }
+
+    /// Compares how many keys the operator `name` has at the end, for state whose types are the operator's own.
+    pub fn counts_keys_of(&self, name: &'static str) {
+        self.recording.lock().keys.insert((self.row, name));
+    }
+
+    /// Something outside of the job that the row has for itself; it outlives crashes.
+    pub fn outside<T: Default + Send + Sync + 'static>(&self) -> Arc<T> {
+        let place = (self.row, TypeId::of::<T>());
+        let kept = self.recording.lock().kept.entry(place).or_insert_with(|| Arc::new(T::default())).clone();
+        kept.downcast().unwrap()
+    }
 }
 
 fn describe(
@@ -263,6 +295,7 @@ fn describe(
             right: right.clone(),
             events: events.clone(),
             dir: dir.join(row.name),
+            batches: input.left.len() as u64,
             row: row.name,
             streams: Cell::new(0),
             partitions: run.partitions,
@@ -280,7 +313,8 @@ pub fn keeps_state(row: &Row) -> bool {
     let input = Input { left: Vec::new(), right: Vec::new(), times: Vec::new(), ranges: 1 };
     let recording = Recording::default();
     describe(&[row], &input, dir.path(), &recording, &context, &Run::default());
-    !recording.lock().states.is_empty()
+    let recorded = recording.lock();
+    !recorded.states.is_empty() || !recorded.keys.is_empty()
 }
 
 /// What a job of several rows did.
@@ -288,6 +322,7 @@ pub fn keeps_state(row: &Row) -> bool {
 pub struct Outcome {
     emitted: BTreeMap<Slot, Vec<Option<Vec<String>>>>,
     states: BTreeMap<(&'static str, &'static str), Vec<String>>,
+    keys: BTreeMap<(&'static str, &'static str), u64>,
 }
 
 /// Runs a job of these rows over its input and compares every batch with the rows' oracles.
@@ -305,28 +340,43 @@ type Orders = BTreeMap<Slot, Order>;
 
 fn run(rows: &[&Row], input: &Input, lives: &[Life], last: &Run) -> Result<(Outcome, Orders), String> {
     let dir = tempfile::tempdir().unwrap();
-    let recording = Recording::default();
-    let job =
-        live_through(&dir.path().join("store"), input.left.len() as u64, lives, last, &|context, run| {
-            describe(rows, input, dir.path(), &recording, context, run)
-        })
-        .map_err(|error| format!("the job of {:?}: {error}", names(rows)))?;
+    let (recording, store) = (Recording::default(), dir.path().join("store"));
+    let batches = input.left.len() as u64;
+    let job = live_through(&store, batches, lives, last, &|context, run| {
+        describe(rows, input, dir.path(), &recording, context, run)
+    })
+    .map_err(|error| format!("the job of {:?}: {error}", names(rows)))?;
     let mut recorded = recording.lock();
     if !recorded.problems.is_empty() {
         return Err(recorded.problems.join("\n"));
     }
-    let batches = 1..=input.left.len() as u64;
     let mut emitted = BTreeMap::new();
     for slot in recorded.orders.keys() {
         let of_batch = |batch| match recorded.outside.get(slot) {
             Some(read) => Some(read(batch * INTERVAL_MS)),
             None => Some(recorded.emitted.get(slot)?.get(&batch)?.records.clone()),
         };
-        emitted.insert(*slot, batches.clone().map(of_batch).collect());
+        emitted.insert(*slot, (1..=batches).map(of_batch).collect());
     }
     let states = recorded.states.iter().map(|(name, read)| (*name, read(&job))).collect();
+    drop(job);
+    let keys = live_keys(&store, &recorded.keys);
     let orders = std::mem::take(&mut recorded.orders);
-    Ok((Outcome { emitted, states }, orders))
+    Ok((Outcome { emitted, states, keys }, orders))
+}
+
+/// How many keys these operators have in the store of a job that has stopped.
+fn live_keys(
+    store: &Path,
+    operators: &BTreeSet<(&'static str, &'static str)>,
+) -> BTreeMap<(&'static str, &'static str), u64> {
+    if operators.is_empty() {
+        return BTreeMap::new();
+    }
+    let report = millpond::inspect::inspect(store).unwrap();
+    assert!(report.sound, "{report:?}");
+    let of_name = |name: &str| report.operators.iter().find(|operator| operator.name == name);
+    operators.iter().filter_map(|place| Some((*place, of_name(place.1)?.keys))).collect()
 }
 
 fn names(rows: &[&Row]) -> Vec<&'static str> {
@@ -350,7 +400,12 @@ fn check_row(
         }
         for (batch, (found, expected)) in found.iter().zip(expected).enumerate() {
             let place = format!("row `{row}`, stream {}, batch {}", slot.1, batch + 1);
-            let found = found.clone().ok_or_else(|| format!("{place} was never emitted"))?;
+            let (found, expected) = match (found, expected) {
+                (Some(found), Some(expected)) => (found.clone(), expected),
+                (None, Some(_)) => return Err(format!("{place} was never emitted")),
+                (Some(_), None) => return Err(format!("{place} was emitted, and takes no part")),
+                (None, None) => continue,
+            };
             match orders[slot] {
                 Order::Exact => compare(&place, expected, &found)?,
                 Order::Sorted(why) => {
@@ -359,6 +414,22 @@ fn check_row(
                 }
             }
         }
+    }
+    check_state(row, expected, outcome)
+}
+
+fn check_state(row: &'static str, expected: &Expected, outcome: &Outcome) -> Result<(), String> {
+    for (name, expected) in &expected.keys {
+        let found = outcome.keys.get(&(row, *name)).copied();
+        if !found.is_some_and(|found| expected.contains(&found)) {
+            return Err(format!("row `{row}`, state `{name}`: {found:?} keys instead of {expected:?}"));
+        }
+    }
+    let counted = outcome.keys.keys().filter(|(name, _)| *name == row).count();
+    if counted != expected.keys.len() {
+        return Err(format!(
+            "row `{row}`: its oracle says nothing about some of the {counted} counts of keys"
+        ));
     }
     let kept = outcome.states.iter().filter(|((name, _), _)| *name == row);
     let mut kept: BTreeMap<_, _> = kept.map(|((_, name), pairs)| (*name, pairs)).collect();
@@ -404,6 +475,12 @@ pub fn compare_outcomes(one: &Outcome, other: &Outcome) -> Result<(), String> {
     }
     for (((row, name), one), other) in one.states.iter().zip(other.states.values()) {
         compare(&format!("row `{row}`, state `{name}`, against the undisturbed run,"), one, other)?;
+    }
+    if one.keys != other.keys {
+        return Err(format!(
+            "other numbers of keys than in the undisturbed run: {:?}, {:?}",
+            one.keys, other.keys
+        ));
     }
     Ok(())
 }

@@ -167,6 +167,9 @@ pub fn live_through(
             Err(error) => return Err(format!("start {} failed: {}", number + 1, error.chain())),
         };
         let (until, mode) = life.stop.unwrap_or((batches, StopMode::Graceful));
+        // What the job logged itself for a batch that a crash kept from being planned is to be in that batch, not
+        // in one that a graceful stop makes of it.
+        let until = if mode == StopMode::Graceful { until.max(last_batch(&job) + 1) } else { until };
         let mut alive = true;
         while alive && last_batch(&job) < until.min(batches) {
             let batch = last_batch(&job) + 1;

@@ -61,6 +61,11 @@ impl BatchClock {
         let now = if timer.domain == TimerDomain::Event { self.watermark } else { self.time_ms };
         timer.time_ms <= now
     }
+
+    /// The end of a time to live that begins in this batch.
+    fn expiry_after(&self, time_to_live_ms: u64) -> Timer {
+        Timer { domain: TimerDomain::Expiry, time_ms: self.time_ms.saturating_add(time_to_live_ms) }
+    }
 }
 
 /// The watermark of a stream with event time, as of the batch in progress.
@@ -153,6 +158,21 @@ impl<'a, K, S: Data> KeyVisit<'a, K, S> {
     pub(crate) fn delete_timer(&mut self, timer: Timer) {
         if let Ok(place) = self.timers.binary_search(&timer) {
             self.timers.remove(place);
+        }
+    }
+
+    /// Moves the end of the key's time to live to `expiry`, or leaves it where it is. It goes with the last of
+    /// what it is the end of.
+    fn expire_at(&mut self, expiry: Option<Timer>) {
+        let is_left =
+            self.state.is_some() || self.timers.iter().any(|timer| timer.domain != TimerDomain::Expiry);
+        if expiry.is_some() || !is_left {
+            self.clear_timers(TimerDomain::Expiry);
+        }
+        if let Some(expiry) = expiry
+            && is_left
+        {
+            self.set_timer(expiry);
         }
     }
 

@@ -7,7 +7,7 @@ use crate::batch::Batch;
 use crate::config::KEY_GROUPS;
 use crate::dstream::keyed::snapshots::{Snapshots, snapshot};
 use crate::dstream::keyed::timers::GroupTimers;
-use crate::dstream::keyed::{BatchClock, KeyVisit, KeyedOperator, Timer, TimerDomain, WatermarkCell, row};
+use crate::dstream::keyed::{BatchClock, KeyVisit, KeyedOperator, WatermarkCell, row};
 use crate::dstream::{DStream, InitialState, StatefulNode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::rdd::shuffle::{Grouped, KeyedNode as KeyedInput, decode_key, groups_of_partition};
@@ -148,7 +148,8 @@ impl<K: Key, V: Data, S: Data, O: Record, L: KeyedOperator<K, V, S, O>> KeyedNod
             return Ok(());
         }
         let Some(initial) = lock(&self.initial).take() else { return Ok(()) };
-        let timers = self.operator.first_timers(clock);
+        let mut timers = self.operator.first_timers(clock);
+        timers.extend(self.operator.time_to_live_ms().map(|time_to_live| clock.expiry_after(time_to_live)));
         let (mut buffer, mut bytes) = (DataBuffer::default(), Vec::new());
         for (key, value) in initial.rows() {
             let state = S::decode(value, &mut buffer)?;
@@ -217,14 +218,9 @@ impl<'a, L> Visitor<'a, L> {
         if !(is_over && values.is_empty()) {
             self.operator.visit(&mut visit, values, out);
         }
-        if let Some(time_to_live) = self.operator.time_to_live_ms()
-            && !values.is_empty()
-        {
-            visit.clear_timers(TimerDomain::Expiry);
-            if visit.state.is_some() {
-                let time_ms = self.clock.time_ms.saturating_add(time_to_live);
-                visit.set_timer(Timer { domain: TimerDomain::Expiry, time_ms });
-            }
+        if let Some(time_to_live) = self.operator.time_to_live_ms() {
+            let expiry = self.clock.expiry_after(time_to_live);
+            visit.expire_at(if values.is_empty() { None } else { Some(expiry) });
         }
         let after = row::encode(&visit.timers, visit.state.as_ref(), &mut self.buffer, &mut self.row)?;
         if after != before {
@@ -242,11 +238,12 @@ impl<K: Key, V: Data, S: Data, O: Record, L: KeyedOperator<K, V, S, O>> Stateful
     }
 
     fn advance(&self, batch: &Batch) -> Result<()> {
+        let clock = self.clock(batch);
+        // In the first batch of all, due or not: a checkpoint that follows it must hold what there is.
+        self.begin(&clock)?;
         if !self.parent.is_due(batch) {
             return Ok(());
         }
-        let clock = self.clock(batch);
-        self.begin(&clock)?;
         let input = self.parent.rdd(batch)?.keyed(self.operation);
         prepare_all(&batch.executor, input.dependencies().into_iter().map(Parent::Wide).collect())?;
         let stage = format!("{} `{}`", self.operation, self.state.name());

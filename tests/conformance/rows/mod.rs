@@ -15,6 +15,11 @@ mod rdd_sets;
 mod state;
 mod stateless;
 mod streams;
+mod shared;
+mod state;
+mod stateless;
+mod timers;
+mod windows;
 
 use crate::suite::Row;
 
@@ -36,6 +41,13 @@ pub fn all() -> Vec<&'static Row> {
         rdd_pairs::ROWS,
         rdd_actions::ROWS,
         rdd_saves::ROWS,
+        pairs::ROWS,
+        state::ROWS,
+        outputs::ROWS,
+        rdd::ROWS,
+        shared::ROWS,
+        timers::ROWS,
+        windows::ROWS,
     ];
     tables.into_iter().flatten().collect()
 }
