@@ -16,6 +16,7 @@ mod state;
 mod stateless;
 mod streams;
 mod shared;
+mod sinks;
 mod state;
 mod stateless;
 mod timers;
