@@ -12,13 +12,11 @@ mod rdd_order;
 mod rdd_pairs;
 mod rdd_saves;
 mod rdd_sets;
-mod state;
-mod stateless;
-mod streams;
 mod shared;
 mod sinks;
 mod state;
 mod stateless;
+mod streams;
 mod timers;
 mod windows;
 
@@ -42,13 +40,10 @@ pub fn all() -> Vec<&'static Row> {
         rdd_pairs::ROWS,
         rdd_actions::ROWS,
         rdd_saves::ROWS,
-        pairs::ROWS,
-        state::ROWS,
-        outputs::ROWS,
-        rdd::ROWS,
         shared::ROWS,
         timers::ROWS,
         windows::ROWS,
+        sinks::ROWS,
     ];
     tables.into_iter().flatten().collect()
 }

@@ -25,7 +25,7 @@ fn timed(input: &Input) -> impl Iterator<Item = (u64, &Vec<Pair>)> {
 fn expiring_sums(input: &Input, initial: &[Pair]) -> (BTreeMap<u16, i64>, Vec<Vec<Pair>>) {
     let (mut sums, mut last) = (BTreeMap::from_iter(initial.iter().copied()), BTreeMap::new());
     let mut all = Vec::new();
-    initial.iter().for_each(|(key, _)| drop(last.insert(*key, INTERVAL_MS)));
+    last.extend(initial.iter().map(|(key, _)| (*key, INTERVAL_MS)));
     for (time, batch) in timed(input) {
         sums.retain(|key, _| last[key] + 2 * INTERVAL_MS > time);
         let mut emitted = Vec::new();
