@@ -10,51 +10,24 @@
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
 #![allow(clippy::disallowed_methods, reason = "a process is killed in real time")]
 
+#[path = "support/numbered.rs"]
+mod numbered;
+
 use std::error::Error;
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::time::Duration;
 
-use millpond::{
-    Emitter, Offer, Positions, RangeReader, ReplayableSource, SourceRange, StopMode, StreamingContext,
-};
+use millpond::{StopMode, StreamingContext};
+use numbered::Numbered;
 
 const NUMBERS: u64 = 200_000;
 const NUMBERS_PER_BATCH: u64 = 4_000;
 const KILLS: u32 = 6;
 
 // -- the child: sums numbers by a key --
-
-/// The numbers below `NUMBERS`, some for each batch.
-struct Numbers;
-
-impl ReplayableSource for Numbers {
-    type Item = u64;
-
-    fn poll(&mut self, positions: &Positions, _: u64, _: u64) -> millpond::Result<Offer> {
-        let start = positions.get("numbers")?.map_or(0, |position| position.offset);
-        let end = NUMBERS.min(start + NUMBERS_PER_BATCH);
-        let mut offer = Offer { waiting: end < NUMBERS, ..Offer::default() };
-        if start < end {
-            offer.ranges.push(SourceRange { partition: "numbers".into(), start, end, size: 0, stamp: 0 });
-        }
-        Ok(offer)
-    }
-
-    fn reader(&self) -> Arc<dyn RangeReader<u64>> {
-        Arc::new(Numbers)
-    }
-}
-
-impl RangeReader<u64> for Numbers {
-    fn read(&self, range: &SourceRange, out: &mut Emitter<'_, u64>) -> millpond::Result<u64> {
-        (range.start..range.end).for_each(|number| out.emit(number));
-        Ok(range.end - range.start)
-    }
-}
 
 /// Runs until all numbers are summed, then writes the totals.
 fn run_job(dir: &Path) -> Result<(), Box<dyn Error>> {
@@ -64,7 +37,7 @@ fn run_job(dir: &Path) -> Result<(), Box<dyn Error>> {
         .checkpoint_every_batches(4)
         .build()?;
     let _only_state = context
-        .replayable_stream("numbers", Numbers)
+        .replayable_stream("numbers", Numbered::new(NUMBERS, NUMBERS_PER_BATCH, |number| number))
         .map(|number| (number * number % 1_009, number))
         .reduce_by_key(|a, b| a + b)
         .update_state_by_key("totals", |new, total: Option<u64>| {

@@ -10,16 +10,21 @@
 
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
 
+#[path = "support/batch_files.rs"]
+mod batch_files;
+#[path = "support/numbered.rs"]
+mod numbered;
+#[path = "support/run.rs"]
+mod run;
+
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
-use millpond::{
-    Emitter, Offer, Positions, RangeReader, ReplayableSource, SourceRange, StopMode, StreamingContext, Text,
-};
+use batch_files::read_batches;
+use millpond::{StreamingContext, Text};
+use numbered::Numbered;
 
 const LINES: u64 = 6_000;
 const LINES_PER_BATCH: u64 = 120;
@@ -36,66 +41,27 @@ fn parse(line: &str) -> Result<(u16, u64), String> {
 }
 
 /// Line number `number` of a log that always says the same.
-fn line(number: u64) -> String {
+fn line(number: u64) -> Text {
     let scattered = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
     let (client, page, size) = (scattered % 250, scattered % 40, scattered % 9_000);
     let status = [200, 200, 200, 200, 304, 404, 500][(scattered % 7) as usize];
-    match number {
+    let line = match number {
         CUT_LINE => format!("10.0.0.{client} GET /page/{page}"),
         _ if number % 97 == 5 => format!("10.0.0.{client} GET /page/{page} {status} {size}k"),
         _ if number % 211 == 7 => format!("10.0.0.{client} GET /page/{page} - {size}"),
         _ => format!("10.0.0.{client} GET /page/{page} {status} {size}"),
-    }
-}
-
-/// An embedded source that can be read again: the plan of a batch records which lines are in it.
-struct AccessLog;
-
-impl ReplayableSource for AccessLog {
-    type Item = Text;
-
-    fn poll(&mut self, positions: &Positions, _: u64, _: u64) -> millpond::Result<Offer> {
-        let start = positions.get("lines")?.map_or(0, |position| position.offset);
-        let end = LINES.min(start + LINES_PER_BATCH);
-        let mut offer = Offer { waiting: end < LINES, ..Offer::default() };
-        if start < end {
-            offer.ranges.push(SourceRange { partition: "lines".into(), start, end, size: 0, stamp: 0 });
-        }
-        Ok(offer)
-    }
-
-    fn reader(&self) -> Arc<dyn RangeReader<Text>> {
-        Arc::new(AccessLog)
-    }
-}
-
-impl RangeReader<Text> for AccessLog {
-    fn read(&self, range: &SourceRange, out: &mut Emitter<'_, Text>) -> millpond::Result<u64> {
-        (range.start..range.end).for_each(|number| out.emit(Text::from(line(number).as_str())));
-        Ok(range.end - range.start)
-    }
-}
-
-/// Every dead letter in the files of all batches, one per line.
-fn read_dead_letters(dir: &Path) -> Result<Vec<String>, Box<dyn Error>> {
-    let mut letters = Vec::new();
-    for batch in fs::read_dir(dir)? {
-        for part in fs::read_dir(batch?.path())? {
-            letters.extend(fs::read_to_string(part?.path())?.lines().map(str::to_owned));
-        }
-    }
-    letters.sort();
-    Ok(letters)
+    };
+    Text::from(line.as_str())
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
     let dir = Path::new("millpond-demo/dead-letters");
-    let letters = dir.join("letters");
+    let letters = dir.join("letters/batch");
     let context = StreamingContext::builder("dead-letters")
         .store(dir.join("store"))
         .batch_interval(Duration::from_millis(100))
         .build()?;
-    let lines = context.replayable_stream("access-log", AccessLog);
+    let lines = context.replayable_stream("access-log", Numbered::new(LINES, LINES_PER_BATCH, line));
     let (requests, dead) = lines.try_map(|line| parse(&line.to_string())).or_dead_letters();
     let _counts = requests
         .map(|(status, _)| (status, 1u64))
@@ -104,26 +70,28 @@ fn main() -> Result<(), Box<dyn Error>> {
             Some(count.unwrap_or(0) + new.iter().sum::<u64>())
         });
     // A directory per batch, whole or not there. One that is written again after a crash is the same.
-    dead.save_as_text_files(letters.join("batch"), "txt");
+    dead.save_as_text_files(&letters, "txt");
     let job = context.start()?;
+    run::tell(job.recovery());
     let requests = job.state::<u16, u64>("requests")?;
-    while job.progress().idle < Duration::from_millis(300) {
+    let ended = run::run_to_end(&job, || {
         println!("{} requests went through", requests_of(&requests)?.values().sum::<u64>());
-        if job.await_termination_or_timeout(Duration::from_millis(500))? {
-            println!("stopped; start me again to go on");
-            return Ok(());
-        }
+        Ok(())
+    })?;
+    if !ended {
+        return Ok(());
     }
-    job.stop(StopMode::Graceful)?;
 
     let counts = requests_of(&requests)?;
-    let dead = read_dead_letters(&letters)?;
+    let dead: Vec<String> = read_batches(&letters)?.into_values().flatten().collect();
     println!("requests by status: {counts:?}; {} dead letters, among them", dead.len());
     dead.iter().take(3).for_each(|letter| println!("    {letter}"));
     dead.iter().filter(|letter| letter.contains("panicked")).for_each(|letter| println!("    {letter}"));
 
     let mut expected = BTreeMap::new();
-    let good = (0..LINES).filter(|number| *number != CUT_LINE).filter_map(|number| parse(&line(number)).ok());
+    let good = (0..LINES)
+        .filter(|number| *number != CUT_LINE)
+        .filter_map(|number| parse(&line(number).to_string()).ok());
     good.for_each(|(status, _)| *expected.entry(status).or_default() += 1);
     let failed = LINES - expected.values().sum::<u64>();
     if counts == expected && dead.len() as u64 == failed {

@@ -13,17 +13,19 @@
 
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
 
+#[path = "support/numbered.rs"]
+mod numbered;
+#[path = "support/run.rs"]
+mod run;
+
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
-use millpond::{
-    Emitter, Offer, Positions, RangeReader, RecoveryReport, ReplayableSource, SourceRange, SqliteSink,
-    StopMode, StreamingContext, rusqlite,
-};
+use millpond::{SqliteSink, StreamingContext, rusqlite};
+use numbered::Numbered;
 
 const SALES_PER_BATCH: u64 = 80;
 
@@ -49,37 +51,6 @@ fn sale(number: u64) -> (u64, u64) {
     (scattered % 20, 100 + scattered % 9_900)
 }
 
-/// A source that can be read again: the plan of a batch records which sales are in it.
-#[derive(Clone, Copy)]
-struct Sales {
-    count: u64,
-}
-
-impl ReplayableSource for Sales {
-    type Item = (u64, u64);
-
-    fn poll(&mut self, positions: &Positions, _: u64, _: u64) -> millpond::Result<Offer> {
-        let start = positions.get("sales")?.map_or(0, |position| position.offset);
-        let end = self.count.min(start + SALES_PER_BATCH);
-        let mut offer = Offer { waiting: end < self.count, ..Offer::default() };
-        if start < end {
-            offer.ranges.push(SourceRange { partition: "sales".into(), start, end, size: 0, stamp: 0 });
-        }
-        Ok(offer)
-    }
-
-    fn reader(&self) -> Arc<dyn RangeReader<(u64, u64)>> {
-        Arc::new(*self)
-    }
-}
-
-impl RangeReader<(u64, u64)> for Sales {
-    fn read(&self, range: &SourceRange, out: &mut Emitter<'_, (u64, u64)>) -> millpond::Result<u64> {
-        (range.start..range.end).for_each(|number| out.emit(sale(number)));
-        Ok(range.end - range.start)
-    }
-}
-
 fn totals_sink(database: &PathBuf) -> SqliteSink<(u64, (u64, u64))> {
     let add = "INSERT INTO totals (shop, sales, cents) VALUES (?1, ?2, ?3)
         ON CONFLICT (shop) DO UPDATE SET sales = sales + excluded.sales, cents = cents + excluded.cents";
@@ -87,22 +58,6 @@ fn totals_sink(database: &PathBuf) -> SqliteSink<(u64, (u64, u64))> {
         "CREATE TABLE IF NOT EXISTS totals
             (shop INTEGER PRIMARY KEY, sales INTEGER NOT NULL, cents INTEGER NOT NULL) STRICT",
     )
-}
-
-fn tell(recovery: &RecoveryReport) {
-    if recovery.fresh {
-        println!("a new store");
-        return;
-    }
-    let from = match recovery.checkpoint {
-        Some((checkpoint, batch)) => format!("{checkpoint} ({batch})"),
-        None => "the beginning".to_owned(),
-    };
-    println!(
-        "recovered from {from}: {} batches computed again, {} of them emitted again",
-        recovery.replayed.len(),
-        recovery.emitted.len()
-    );
 }
 
 /// The totals of all sales, from the table.
@@ -126,19 +81,15 @@ fn main() -> Result<(), Box<dyn Error>> {
         .checkpoint_every_batches(4)
         .build()?;
     context
-        .replayable_stream("sales", Sales { count })
+        .replayable_stream("sales", Numbered::new(count, SALES_PER_BATCH, sale))
         .map(|(shop, cents)| (shop, (1, cents)))
         .reduce_by_key(|(sales, cents), (more_sales, more_cents)| (sales + more_sales, cents + more_cents))
         .write_to("totals", totals_sink(&options.database));
     let job = context.start()?;
-    tell(job.recovery());
-    while job.progress().idle < Duration::from_millis(300) {
-        if job.await_termination_or_timeout(Duration::from_millis(20))? {
-            println!("stopped; start me again to go on");
-            return Ok(());
-        }
+    run::tell(job.recovery());
+    if !run::run_to_end(&job, || Ok(()))? {
+        return Ok(());
     }
-    job.stop(StopMode::Graceful)?;
 
     let mut expected = BTreeMap::<u64, (u64, u64)>::new();
     for (shop, cents) in (0..count).map(sale) {

@@ -9,17 +9,19 @@
 
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
 
+#[path = "support/numbered.rs"]
+mod numbered;
+#[path = "support/run.rs"]
+mod run;
+
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
-use millpond::{
-    BatchInfo, Emitter, Offer, OutputError, Positions, RangeReader, Rdd, ReplayableSource, SourceRange,
-    StopMode, StreamingContext, rkyv,
-};
+use millpond::{BatchInfo, OutputError, Rdd, StreamingContext, rkyv};
+use numbered::Numbered;
 
 const ORDERS: u64 = 6_000;
 const ORDERS_PER_BATCH: u64 = 120;
@@ -64,34 +66,6 @@ fn order(number: u64) -> Order {
     }
 }
 
-/// An embedded source that can be read again: the plan of a batch records which orders are in it.
-struct Shop;
-
-impl ReplayableSource for Shop {
-    type Item = Order;
-
-    fn poll(&mut self, positions: &Positions, _: u64, _: u64) -> millpond::Result<Offer> {
-        let start = positions.get("orders")?.map_or(0, |position| position.offset);
-        let end = ORDERS.min(start + ORDERS_PER_BATCH);
-        let mut offer = Offer { waiting: end < ORDERS, ..Offer::default() };
-        if start < end {
-            offer.ranges.push(SourceRange { partition: "orders".into(), start, end, size: 0, stamp: 0 });
-        }
-        Ok(offer)
-    }
-
-    fn reader(&self) -> Arc<dyn RangeReader<Order>> {
-        Arc::new(Shop)
-    }
-}
-
-impl RangeReader<Order> for Shop {
-    fn read(&self, range: &SourceRange, out: &mut Emitter<'_, Order>) -> millpond::Result<u64> {
-        (range.start..range.end).for_each(|number| out.emit(order(number)));
-        Ok(range.end - range.start)
-    }
-}
-
 /// A sink outside of the job: one file per batch, under a name that is the same whenever this batch is
 /// emitted. So one that is emitted again after a crash replaces itself, and none counts twice.
 fn write_statement(dir: &Path, touched: Rdd<(String, Account)>, info: &BatchInfo) -> Result<(), OutputError> {
@@ -117,21 +91,21 @@ fn main() -> Result<(), Box<dyn Error>> {
         .build()?;
     let into = statements.clone();
     context
-        .replayable_stream("orders", Shop)
+        .replayable_stream("orders", Numbered::new(ORDERS, ORDERS_PER_BATCH, order))
         .map(|order| (order.customer.clone(), order))
         .update_state_by_key("accounts", settle)
         .for_each_rdd(move |touched, info| write_statement(&into, touched, info));
     let job = context.start()?;
+    run::tell(job.recovery());
     // The state can be read while the job runs.
     let accounts = job.state::<String, Account>("accounts")?;
-    while job.progress().idle < Duration::from_millis(300) {
+    let ended = run::run_to_end(&job, || {
         println!("{} customers have open accounts", accounts.len());
-        if job.await_termination_or_timeout(Duration::from_millis(500))? {
-            println!("stopped; start me again to go on");
-            return Ok(());
-        }
+        Ok(())
+    })?;
+    if !ended {
+        return Ok(());
     }
-    job.stop(StopMode::Graceful)?;
 
     let mut expected = BTreeMap::new();
     for number in 0..ORDERS {

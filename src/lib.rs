@@ -167,3 +167,8 @@ pub mod fuzzing;
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// Runs the program of the page for users of Spark.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/coming-from-spark.md")]
+struct ComingFromSpark;
