@@ -71,7 +71,9 @@ fn sentence(number: u64) -> Text {
 fn report(counts: Rdd<(Text, u64)>, info: &BatchInfo, output: &Path) -> Result<(), OutputError> {
     let top = counts.take_ordered_by(K, |(word, count)| (Reverse(*count), word.clone()))?;
     let lines: Vec<String> = top.iter().map(|(word, count)| format!("{word} {count}")).collect();
-    println!("until {}: {}", info.time, lines.join(", "));
+    if !lines.is_empty() {
+        println!("until {}: {}", info.time, lines.join(", "));
+    }
     let unfinished = output.join("unfinished");
     fs::write(&unfinished, lines.join("\n"))?;
     Ok(fs::rename(unfinished, output.join(format!("top-{}", info.time.0)))?)

@@ -36,7 +36,7 @@ struct Arguments {
     #[arg(long, default_value = "demo")]
     source: String,
     /// The directory of the store
-    #[arg(long, default_value = "millpond-demo")]
+    #[arg(long, default_value = "millpond-demo/word-count")]
     store: PathBuf,
     /// The batch interval in milliseconds
     #[arg(long, default_value_t = 500)]
