@@ -406,3 +406,18 @@ fn a_checkpoint_ends_the_lineage() {
         assert_eq!(total.to_debug_string().lines().count(), 1);
     }
 }
+
+#[test]
+fn filtered_pairs_stay_partitioned_by_key() {
+    let rdds = LocalRdds::new(2).unwrap();
+    let pairs = rdds.rdd(vec![(0..600u16).map(|n| (n % 40, u64::from(n))).collect::<Vec<_>>(); 3]);
+    let together = pairs.partition_by_key(4).filter(|(key, n)| key % 3 == 0 && n % 2 == 0);
+    let filtered = together.filter(|(_, n)| *n > 100);
+    let groups = filtered.group_by_key();
+    assert_eq!(groups.to_debug_string().matches("shuffle").count(), 1, "{}", groups.to_debug_string());
+    let one_by_one = groups.flat_map(|(key, all), out| all.into_iter().for_each(|n| out.emit((key, n))));
+    assert_eq!(filtered.collect().unwrap(), one_by_one.collect().unwrap());
+    let plain = pairs.filter(|(key, n)| key % 3 == 0 && n % 2 == 0 && *n > 100);
+    assert_eq!(sorted(filtered.collect().unwrap()), sorted(plain.collect().unwrap()));
+    assert_eq!(plain.group_by_key().to_debug_string().matches("shuffle").count(), 1);
+}

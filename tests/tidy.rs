@@ -31,7 +31,7 @@ const LAYERS: [&str; 19] = [
 ];
 
 /// Modules that only pass on what others define, or stand beside the crate; they may use any layer.
-const BESIDE: [&str; 4] = ["lib", "fuzzing", "testkit", "doc"];
+const BESIDE: [&str; 5] = ["lib", "fuzzing", "testkit", "doc", "cases"];
 
 /// The longest function and the longest file, in lines.
 const FUNCTION_LINES_MAX: usize = 70;
@@ -176,6 +176,24 @@ fn shipped_code_returns_errors() {
 fn nothing_is_left_unfinished() {
     let banned = ["todo!", "unimplemented!", "dbg!"];
     assert_words_only_in(&banned, &[], "left over from writing");
+}
+
+#[test]
+fn property_tests_run_as_many_cases_as_asked_for() {
+    let helper = "tests/support/cases.rs";
+    let problems: Vec<String> = [sources("src"), sources("tests")]
+        .iter()
+        .flatten()
+        .filter(|source| source.path != helper)
+        .flat_map(|source| {
+            let place = |at| format!("{}:{}: with_cases", source.path, line_of(&source.code, at));
+            words(&source.code, "with_cases").into_iter().map(place).collect::<Vec<_>>()
+        })
+        .collect();
+    assert_none(
+        &problems,
+        "cases that PROPTEST_CASES does not change; tests/support/cases.rs has what to call",
+    );
 }
 
 #[test]

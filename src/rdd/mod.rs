@@ -24,7 +24,7 @@ pub(crate) use lineage::prepare_all;
 #[cfg(feature = "testkit")]
 pub use local::LocalRdds;
 pub use node::Emitter;
-pub(crate) use node::{CHUNK_RECORDS, Chunks, Lineage, NodeInfo, Parent, RddNode, WideDependency};
+pub(crate) use node::{CHUNK_RECORDS, Chunks, Lineage, NodeInfo, Parent, Predicate, RddNode, WideDependency};
 pub use ops::StorageLevel;
 pub use save::{ObjectFile, read_object_file};
 

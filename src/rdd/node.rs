@@ -15,6 +15,9 @@ pub(crate) const CHUNK_RECORDS: usize = 512;
 /// Takes chunks of records; what it leaves in a chunk is dropped.
 pub(crate) type Chunks<'a, T> = dyn FnMut(&mut Vec<T>) -> Result<()> + 'a;
 
+/// Whether to keep a record.
+pub(crate) type Predicate<T> = dyn Fn(&T) -> bool + Send + Sync;
+
 /// The description of a node.
 #[derive(Clone, Debug)]
 pub(crate) struct NodeInfo {
@@ -69,6 +72,11 @@ pub(crate) trait RddNode<T>: Lineage {
     /// For pairs that are partitioned by key already: an `Arc<dyn KeyedNode<V>>`, so that what follows needs
     /// no shuffle of its own.
     fn keyed(&self) -> Option<Box<dyn Any>> {
+        None
+    }
+
+    /// For pairs that are partitioned by key already: those that `keep` holds for, which stay so.
+    fn filtered(&self, _executor: &Executor, _keep: &Arc<Predicate<T>>) -> Option<Arc<dyn RddNode<T>>> {
         None
     }
 

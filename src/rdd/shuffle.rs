@@ -354,7 +354,10 @@ impl<V: Data> KeyedNode<V> for GroupedByKey<V> {
 
     fn grouped(&self, group: usize) -> Result<Grouped<V>> {
         let runs = self.shuffle.runs()?;
-        check_records(runs.iter().map(|run| run.len_of(group)).sum())?;
+        // A small batch leaves most groups empty.
+        if check_records(runs.iter().map(|run| run.len_of(group)).sum())? == 0 {
+            return Ok(Grouped::empty());
+        }
         let mut keys = KeyTable::default();
         let mut places = Vec::new();
         let mut starts = vec![0u32];
@@ -408,6 +411,9 @@ impl<V: Data, A: Aggregator<V>> CombinedByKey<A::Combined, V, A> {
     fn merged(&self, group: usize) -> Result<Grouped<A::Combined>> {
         let runs = self.shuffle.runs()?;
         let most = runs.iter().map(|run| run.len_of(group)).max().unwrap_or(0);
+        if most == 0 {
+            return Ok(Grouped::empty());
+        }
         let mut keys = KeyTable::with_capacity(most);
         let mut values = Vec::with_capacity(most);
         for run in runs.iter() {

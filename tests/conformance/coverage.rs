@@ -6,35 +6,43 @@ use crate::rows;
 use crate::source_text::{assert_none, block_end, sources, words};
 
 /// Methods of streams and RDDs that no row is for, and why.
-const EXEMPT: [(&str, &str); 2] = [
+const EXEMPT: [(&str, &str); 7] = [
     ("DStream::print", "writes to the standard output of the test"),
     ("Rdd::to_debug_string", "describes a lineage, computes nothing; its doctest shows it"),
+    ("StreamingContext::queue_stream", "what is pushed is received, tests/recovery.rs and others crash it"),
+    ("StreamingContext::receiver_stream", "fed by a thread of its own; tests/jobs.rs and others run it"),
+    ("StreamingContext::replayable_stream", "the input of every row"),
+    ("StreamingContext::socket_text_stream", "reads from the network; tests/jobs.rs has a peer"),
+    ("StreamingContext::text_file_stream", "reads a directory that is written meanwhile; tests/jobs.rs does"),
 ];
 
 /// Types under `src/dstream` and `src/rdd` that are no streams: what operations are given or give out.
-const NO_STREAMS: [(&str, &str); 4] = [
+const NO_STREAMS: [(&str, &str); 5] = [
     ("BatchInfo", "given to outputs; the row of `for_each_rdd` checks its content"),
     ("Emitter", "given to `flat_map`"),
+    ("LocalRdds", "makes RDDs without a job, for tests: tests/rdd_ops.rs"),
     ("StateSpec", "given to operators that keep state"),
     ("StateView", "every row that keeps state is compared through it"),
 ];
 
 /// Every `pub fn` of an inherent implementation that makes or takes part in a stream, as `Type::method`, with its
-/// place: those of `DStream` and `Rdd` wherever they are, and of any other type beside them.
+/// place: those of `DStream` and `Rdd` wherever they are, those of any other type beside them, and those of
+/// `StreamingContext` that return a stream.
 fn operations() -> Vec<(String, String)> {
     let mut found = Vec::new();
-    for source in sources("src") {
+    for source in sources("src").iter().filter(|source| is_built(&source.path)) {
         let beside = source.path.starts_with("src/dstream/") || source.path.starts_with("src/rdd/");
         for (at, name) in inherent_impls(&source.shipped) {
-            let stream = ["DStream", "Rdd"].contains(&&*name);
+            let context = name == "StreamingContext";
+            let stream = context || ["DStream", "Rdd"].contains(&&*name);
             let exempt = NO_STREAMS.iter().any(|(exempt, _)| *exempt == name);
             if !stream && (!beside || exempt) {
                 continue;
             }
             let body = &source.shipped[at..block_end(&source.shipped, at)];
-            for method in
-                words(body, "pub ").into_iter().filter_map(|at| method_name(&body[at + "pub ".len()..]))
-            {
+            let declarations = words(body, "pub ").into_iter().map(|at| &body[at + "pub ".len()..]);
+            let taken = |declaration: &&str| !context || returns_stream(declaration);
+            for method in declarations.filter(taken).filter_map(method_name) {
                 found.push((format!("{name}::{method}"), source.path.clone()));
             }
         }
@@ -42,6 +50,18 @@ fn operations() -> Vec<(String, String)> {
     found.sort();
     found.dedup();
     found
+}
+
+/// Whether the feature that the file belongs to is on.
+fn is_built(path: &str) -> bool {
+    let needed = [("json_lines", cfg!(feature = "json")), ("parquet", cfg!(feature = "parquet"))];
+    needed.iter().all(|(name, on)| *on || !path.contains(name))
+}
+
+/// Whether the method that is declared here makes a stream.
+fn returns_stream(declaration: &str) -> bool {
+    let head = &declaration[..declaration.find('{').unwrap_or(declaration.len())];
+    head.rfind("->").is_some_and(|at| !words(&head[at..], "DStream").is_empty())
 }
 
 /// The name of the method that is declared here, after its `pub`.
@@ -143,8 +163,15 @@ fn methods_are_found_in_every_form_of_implementation() {
     let found: Vec<String> = inherent_impls(code).into_iter().map(|(_, name)| name).collect();
     assert_eq!(found, ["DStream", "Grid"]);
     let found: Vec<String> = operations().into_iter().map(|(name, _)| name).collect();
-    for known in ["DStream::map", "DStream::join", "DStream::save_as_text_files", "Rdd::collect", "Rdd::join"]
-    {
+    for known in [
+        "DStream::map",
+        "DStream::join",
+        "DStream::save_as_text_files",
+        "Rdd::collect",
+        "Rdd::join",
+        "StreamingContext::queue_stream",
+    ] {
         assert!(found.iter().any(|name| name == known), "{known} is not among {found:?}");
     }
+    assert!(!found.iter().any(|name| name == "StreamingContext::start"), "it makes no stream");
 }

@@ -1,7 +1,81 @@
-use crate::rdd::{Rdd, Record};
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::exec::tally::{self, Scope, next_shuffle_id};
+use crate::rdd::ops::keyed::{ByKey, EachGroup, GroupsNode, PairsByKey};
+use crate::rdd::shuffle::{Grouped, KeyedNode, decode_key};
+use crate::rdd::{Emitter, NodeInfo, Predicate, Rdd, Record, WideDependency};
+use crate::record::Key;
+
+/// The pairs of another keyed node that a closure keeps. Keys that are left without values are gone.
+struct FilteredPairs<K, V> {
+    id: u64,
+    parent: Arc<dyn KeyedNode<V>>,
+    keep: Arc<Predicate<(K, V)>>,
+}
+
+impl<K: Key, V: Record> KeyedNode<V> for FilteredPairs<K, V> {
+    fn dependencies(&self) -> Vec<Arc<dyn WideDependency>> {
+        self.parent.dependencies()
+    }
+
+    fn grouped(&self, group: usize) -> Result<Grouped<V>> {
+        let (keys, counts, values) = self.parent.grouped(group)?.into_parts();
+        let mut values = values.into_iter();
+        let mut kept = Grouped::empty();
+        tally::collect(Scope::Reduced { shuffle: self.id, group }, || {
+            for (at, count) in counts.enumerate() {
+                // The closure takes pairs: the key goes from one to the next.
+                let mut key: K = decode_key(keys.key(at))?;
+                kept.push(keys.hash(at), keys.key(at), |own| {
+                    for value in values.by_ref().take(count) {
+                        let pair = (key, value);
+                        if (self.keep)(&pair) {
+                            own.push(pair.1);
+                        }
+                        key = pair.0;
+                    }
+                })?;
+            }
+            Ok(kept)
+        })
+    }
+}
+
+impl<K: Key, V: Record> ByKey<(K, V)> for PairsByKey<K, V> {
+    fn keyed(&self) -> Box<dyn std::any::Any> {
+        Box::new(self.keyed.clone())
+    }
+
+    fn filtered(
+        &self,
+        info: NodeInfo,
+        each_group: &Arc<EachGroup<(K, V)>>,
+        keep: &Arc<Predicate<(K, V)>>,
+    ) -> GroupsNode<(K, V)> {
+        let id = next_shuffle_id();
+        let (each_group, streamed) = (each_group.clone(), keep.clone());
+        // Not through `grouped`, which holds the pairs of a group together; what the closure adds to accumulators
+        // counts once all the same, for both go by the same scope.
+        let node = GroupsNode::new(info, self.keyed.dependencies(), move |group, out| {
+            tally::collect(Scope::Reduced { shuffle: id, group }, || {
+                let mut forward = |chunk: &mut Vec<(K, V)>| {
+                    chunk.drain(..).filter(|pair| streamed(pair)).for_each(|pair| out.emit(pair));
+                    out.check()
+                };
+                let mut pairs = Emitter::new(&mut forward);
+                each_group(group, &mut pairs)?;
+                pairs.finish()
+            })
+        });
+        let keyed = FilteredPairs { id, parent: self.keyed.clone(), keep: keep.clone() };
+        node.partitioned_as(Arc::new(keyed))
+    }
+}
 
 impl<T: Record> Rdd<T> {
-    /// The records for which `keep` holds. Lazy, narrow; a replay calls `keep` again.
+    /// The records for which `keep` holds. Lazy, narrow; pairs that are partitioned by key stay so, and a
+    /// following keyed operation needs no shuffle. A replay calls `keep` again.
     ///
     /// ```
     /// # millpond::doc::run_batch(["ok", "error: x"], |lines| {
@@ -9,6 +83,11 @@ impl<T: Record> Rdd<T> {
     /// # Ok(()) });
     /// ```
     pub fn filter(&self, keep: impl Fn(&T) -> bool + Send + Sync + 'static) -> Rdd<T> {
+        let keep = Arc::new(keep);
+        let by_key: Arc<Predicate<T>> = keep.clone();
+        if let Some(node) = self.node.filtered(&self.executor, &by_key) {
+            return Rdd { node, executor: self.executor.clone() };
+        }
         self.by_chunk("filter", move |chunk, out| {
             for record in chunk.drain(..) {
                 if keep(&record) {

@@ -1,23 +1,45 @@
 use std::any::Any;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::exec::TaskContext;
 use crate::exec::tally::{self, Scope};
+use crate::exec::{Executor, TaskContext};
 use crate::rdd::shuffle::{GroupedByKey, Keep, KeyedNode, Shuffle, decode_key, groups_of_partition};
-use crate::rdd::{Chunks, Emitter, Lineage, NodeInfo, Parent, Rdd, RddNode, Record, WideDependency};
+use crate::rdd::{
+    Chunks, Emitter, Lineage, NodeInfo, Parent, Predicate, Rdd, RddNode, Record, WideDependency,
+};
 use crate::record::{Data, Key};
 
 /// Makes the records of one key group.
-type EachGroup<T> = dyn Fn(usize, &mut Emitter<'_, T>) -> Result<()> + Send + Sync;
+pub(super) type EachGroup<T> = dyn Fn(usize, &mut Emitter<'_, T>) -> Result<()> + Send + Sync;
 
 /// The reduce side of shuffles: a partition is the key groups it owns, one after the other.
 pub(crate) struct GroupsNode<T> {
     info: NodeInfo,
     dependencies: Vec<Arc<dyn WideDependency>>,
-    each_group: Box<EachGroup<T>>,
-    /// An `Arc<dyn KeyedNode<V>>` where the records are pairs that stay partitioned by key.
-    keyed: Box<dyn Fn() -> Option<Box<dyn Any>> + Send + Sync>,
+    each_group: Arc<EachGroup<T>>,
+    /// Where the records are pairs that stay partitioned by key.
+    by_key: Option<Box<dyn ByKey<T>>>,
+}
+
+/// What is known of records that are pairs partitioned by key.
+pub(super) trait ByKey<T>: Send + Sync {
+    /// An `Arc<dyn KeyedNode<V>>`.
+    fn keyed(&self) -> Box<dyn Any>;
+
+    /// Those that `keep` holds for, of the records that `each_group` makes.
+    fn filtered(
+        &self,
+        info: NodeInfo,
+        each_group: &Arc<EachGroup<T>>,
+        keep: &Arc<Predicate<T>>,
+    ) -> GroupsNode<T>;
+}
+
+pub(super) struct PairsByKey<K, V> {
+    pub(super) keyed: Arc<dyn KeyedNode<V>>,
+    key: PhantomData<fn() -> K>,
 }
 
 impl<T: Record> GroupsNode<T> {
@@ -26,7 +48,7 @@ impl<T: Record> GroupsNode<T> {
         dependencies: Vec<Arc<dyn WideDependency>>,
         each_group: impl Fn(usize, &mut Emitter<'_, T>) -> Result<()> + Send + Sync + 'static,
     ) -> Self {
-        GroupsNode { info, dependencies, each_group: Box::new(each_group), keyed: Box::new(|| None) }
+        GroupsNode { info, dependencies, each_group: Arc::new(each_group), by_key: None }
     }
 }
 
@@ -48,7 +70,7 @@ impl<K: Key, V: Record> GroupsNode<(K, V)> {
 
     /// Says that the same pairs can be had by key group.
     pub(crate) fn partitioned_as(mut self, keyed: Arc<dyn KeyedNode<V>>) -> Self {
-        self.keyed = Box::new(move || Some(Box::new(keyed.clone())));
+        self.by_key = Some(Box::new(PairsByKey::<K, V> { keyed, key: PhantomData }));
         self
     }
 }
@@ -76,7 +98,13 @@ impl<T: Record> RddNode<T> for GroupsNode<T> {
     }
 
     fn keyed(&self) -> Option<Box<dyn Any>> {
-        (self.keyed)()
+        self.by_key.as_ref().map(|by_key| by_key.keyed())
+    }
+
+    fn filtered(&self, executor: &Executor, keep: &Arc<Predicate<T>>) -> Option<Arc<dyn RddNode<T>>> {
+        let by_key = self.by_key.as_ref()?;
+        let info = NodeInfo::new(executor, "filter", self.info.partitions);
+        Some(Arc::new(by_key.filtered(info, &self.each_group, keep)))
     }
 }
 

@@ -1,8 +1,8 @@
 //! Values of one key, brought together inside `transform`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::rows::pairs::grouped;
+use crate::rows::pairs::{grouped, joined};
 use crate::suite::{BY_HASH, Order, Pair, Row};
 
 fn push(mut list: Vec<i64>, value: i64) -> Vec<i64> {
@@ -60,6 +60,37 @@ pub const ROWS: &[Row] = &[
         },
     },
     Row {
+        // Filtered twice where the pairs are together already, read as records and by key; some keys go.
+        name: "filter, by key",
+        covers: &["DStream::filter", "Rdd::filter"],
+        describe: |job| {
+            let together = job.left.transform(|rdd, _| Ok(rdd.partition_by_key(5)));
+            let kept =
+                together.filter(|(key, value)| key % 3 != 0 && *value > -4).filter(|(_, value)| *value < 4);
+            job.emit(&kept, BY_HASH);
+            job.emit(&kept.group_by_key(), BY_HASH);
+            let joined = job.left.transform_with(&job.right, |left, right, _| {
+                Ok(left.join(&right).filter(|(_, (one, other))| one < other).group_by_key())
+            });
+            job.emit(&joined, BY_HASH);
+        },
+        oracle: |input, expected| {
+            let keep = |(key, value): &&Pair| key % 3 != 0 && (-3..4).contains(value);
+            let kept = |batch: &Vec<Pair>| batch.iter().filter(keep).copied().collect::<Vec<_>>();
+            expected.emit(input.left.iter().map(kept));
+            expected.emit(input.left.iter().map(|batch| grouped(&kept(batch))));
+            expected.emit(input.left.iter().zip(&input.right).map(|(left, right)| {
+                let mut groups = BTreeMap::<u16, Vec<(i64, i64)>>::new();
+                for (key, (one, other)) in joined(left, right) {
+                    if one < other {
+                        groups.entry(key).or_default().push((one, other));
+                    }
+                }
+                groups
+            }));
+        },
+    },
+    Row {
         // Each key in one partition only, its values in their order.
         name: "rdd, partition_by_key",
         covers: &["Rdd::partition_by_key"],
@@ -97,9 +128,7 @@ pub const ROWS: &[Row] = &[
                 let third = grouped(&negative);
                 let keys: BTreeSet<u16> =
                     first.keys().chain(second.keys()).chain(third.keys()).copied().collect();
-                let of = |map: &std::collections::BTreeMap<u16, Vec<i64>>, key: &u16| {
-                    map.get(key).cloned().unwrap_or_default()
-                };
+                let of = |map: &BTreeMap<u16, Vec<i64>>, key: &u16| map.get(key).cloned().unwrap_or_default();
                 let all = |key| (key, (of(&first, &key), of(&second, &key), of(&third, &key)));
                 keys.into_iter().map(all).collect::<Vec<_>>()
             }));
