@@ -9,7 +9,7 @@ use crate::suite::{Expected, Input, Job, Order, Pair, Row};
 /// Fails for keys that three divides, by an error or, where the value is negative, by a panic.
 fn refuse((key, value): Pair) -> Result<Pair, String> {
     // Not by the macro, whose hook would print a message for each.
-    match key % 3 == 0 {
+    match key.is_multiple_of(3) {
         true if value < 0 => std::panic::resume_unwind(Box::new("out of range")),
         true => Err(format!("no {key}")),
         false => Ok((key, value)),
@@ -17,7 +17,7 @@ fn refuse((key, value): Pair) -> Result<Pair, String> {
 }
 
 fn refused(record: &Pair) -> Option<String> {
-    (record.0 % 3 == 0).then(|| match record.1 < 0 {
+    record.0.is_multiple_of(3).then(|| match record.1 < 0 {
         true => "panicked: out of range".to_owned(),
         false => format!("no {}", record.0),
     })
