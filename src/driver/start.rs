@@ -59,8 +59,9 @@ pub(crate) fn start(components: Components, mut job: Job) -> Result<Started> {
     let mut report = report_of(&found, &settings, &job)?;
     for state in job.states() {
         // State that an older checkpoint had under this name, and the chosen one does not, is gone.
-        if report.operators.get(state.name()) == Some(&StateMatch::Matched) {
-            state.restore(&found.segments);
+        match report.operators.get(state.name()) {
+            Some(StateMatch::Matched) => state.restore(&found.segments),
+            _ => state.begin_over(&found.segments),
         }
     }
     job.variables.restored(&executor)?;

@@ -22,6 +22,9 @@ pub(crate) struct KeyGroup {
     cold_lookups: u64,
     /// What a restart would have to read for this group: segment and bytes, oldest first.
     chain: Vec<(u64, u64)>,
+    /// Segments that are still needed hold what an operator of this name had once and that is gone: the next
+    /// checkpoint writes a base over it.
+    covers: bool,
     /// Keys and bytes once cold entries are counted in, as long as there are any.
     size: LiveSize,
     page: Vec<u8>,
@@ -72,6 +75,11 @@ impl KeyGroup {
             .map_or(LiveSize::default(), |group| LiveSize { keys: group.live_keys, bytes: group.live_bytes });
         let chain = parts.iter().rev().map(|part| (part.segment_id().0, part.group.bytes)).collect();
         KeyGroup { cold: parts, size, chain, ..KeyGroup::default() }
+    }
+
+    /// A group that begins anew over what an earlier operator of the same name left in segments.
+    pub(crate) fn covering() -> Self {
+        KeyGroup { covers: true, ..KeyGroup::default() }
     }
 
     /// The number of `key`, whose value is in the table after this if it has one.
@@ -175,7 +183,10 @@ impl KeyGroup {
     }
 
     /// What changed since the last checkpoint, if anything did.
-    pub(crate) fn encode_delta(&self, group: usize) -> Result<Option<EncodedGroup>> {
+    pub(crate) fn encode_delta(&mut self, group: usize) -> Result<Option<EncodedGroup>> {
+        if self.covers {
+            return self.encode_base(group).map(Some);
+        }
         if !self.table.has_changes() {
             return Ok(None);
         }
@@ -202,6 +213,7 @@ impl KeyGroup {
     pub(crate) fn checkpointed(&mut self, segment: u64, encoded: &EncodedGroup) {
         if encoded.is_base() {
             self.chain.clear();
+            self.covers = false;
         }
         self.chain.push((segment, encoded.bytes()));
         self.table.clear_changes();

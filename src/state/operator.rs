@@ -80,6 +80,16 @@ impl OperatorState {
         }
     }
 
+    /// Begins anew where `segments` hold what an earlier operator of the same name had, as when it was dropped
+    /// and is back: a later start must not find that below what is written from now on.
+    pub(crate) fn begin_over(&self, segments: &[Arc<Segment>]) {
+        for part in segments.iter().flat_map(|segment| segment.groups_of(&self.name)) {
+            if usize::from(part.group.group) < KEY_GROUPS {
+                *self.group(usize::from(part.group.group)) = KeyGroup::covering();
+            }
+        }
+    }
+
     /// Lays out what the next checkpoint has to hold of this operator: the groups' deltas, and bases of a
     /// few of them. From here on the groups count as checkpointed into `segment`.
     pub(crate) fn encode_changes(&self, executor: &Executor, segment: u64) -> Result<Vec<EncodedGroup>> {

@@ -1,0 +1,71 @@
+//! State at the edges: operators that come back, states that begin before their first batch, lives that end
+//! without values, operators after windows, and stops from within.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+#[path = "support/driven.rs"]
+mod driven;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use driven::{INTERVAL_MS, builder, tick};
+use millpond::{DStream, ManualClock, RunningContext, StateSpec, StopMode, StreamingContext, Timer};
+
+fn intervals(count: u64) -> Duration {
+    Duration::from_millis(count * INTERVAL_MS)
+}
+
+/// Runs a job for some batches, the first of which has `words`, and returns the state `name`, if asked for.
+fn run(
+    dir: &Path,
+    clock: &Arc<ManualClock>,
+    batches: usize,
+    words: &[String],
+    describe: impl Fn(&DStream<(String, i64)>),
+    name: Option<&str>,
+) -> Vec<(String, i64)> {
+    let context = builder(dir, clock).allow_dropping_state(true).build().unwrap();
+    let (pairs, queue) = context.queue_stream::<(String, i64)>("pairs");
+    describe(&pairs);
+    let job = context.start().unwrap();
+    if !words.is_empty() {
+        queue.push(words.iter().map(|word| (word.clone(), 1)).collect::<Vec<_>>()).unwrap();
+    }
+    (0..batches).for_each(|_| tick(&job, clock));
+    let rows = name.map_or_else(Vec::new, |name| rows(&job, name));
+    job.stop(StopMode::Graceful).unwrap();
+    rows
+}
+
+fn rows(job: &RunningContext, name: &str) -> Vec<(String, i64)> {
+    let view = job.state::<String, i64>(name).unwrap();
+    let mut rows = Vec::new();
+    view.for_each(|key, value| rows.push((key, value))).unwrap();
+    assert_eq!(view.len(), rows.len() as u64, "a key without a state is left");
+    rows.sort();
+    rows
+}
+
+fn count(new: &[i64], before: Option<i64>) -> Option<i64> {
+    Some(before.unwrap_or(0) + new.len() as i64)
+}
+
+#[test]
+fn the_state_of_a_dropped_operator_does_not_come_back_with_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = ManualClock::at(0);
+    let words: Vec<String> = (0..20).map(|n| format!("w{n}")).collect();
+    let both = |pairs: &DStream<(String, i64)>| {
+        let _ = pairs.update_state_by_key("kept", count);
+        let _ = pairs.update_state_by_key("dropped", count);
+    };
+    let one = |pairs: &DStream<(String, i64)>| drop(pairs.update_state_by_key("kept", count));
+    assert_eq!(run(dir.path(), &clock, 1, &words, both, Some("dropped")).len(), 20);
+    run(dir.path(), &clock, 1, &words[..1], one, None);
+    let anew = [("w1".to_owned(), 1)];
+    assert_eq!(run(dir.path(), &clock, 1, &words[1..2], both, Some("dropped")), anew);
+    assert_eq!(run(dir.path(), &clock, 1, &[], both, Some("dropped")), anew);
+    assert_eq!(run(dir.path(), &clock, 4, &[], both, Some("dropped")), anew);
+    assert_eq!(run(dir.path(), &clock, 0, &[], both, Some("kept")).len(), 20);
+}
