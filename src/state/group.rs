@@ -217,7 +217,12 @@ impl KeyGroup {
         }
         self.chain.push((segment, encoded.bytes()));
         self.table.clear_changes();
-        if self.cold.is_empty() && self.table.is_sparse() {
+    }
+
+    /// Lets go of keys that have no value, where everything is in a checkpoint: also of those that were only
+    /// asked for. Numbers of keys change.
+    pub(crate) fn tidy_up(&mut self) {
+        if self.cold.is_empty() && !self.table.has_changes() && self.table.is_sparse() {
             self.table.compact();
         }
     }

@@ -110,10 +110,12 @@ impl OperatorState {
         for (group, base) in rewritten.into_iter().zip(bases) {
             deltas[group] = Some(base);
         }
-        for (group, encoded) in deltas.iter().enumerate() {
+        for (number, encoded) in deltas.iter().enumerate() {
+            let mut group = self.group(number);
             if let Some(encoded) = encoded {
-                self.group(group).checkpointed(segment, encoded);
+                group.checkpointed(segment, encoded);
             }
+            group.tidy_up();
         }
         Ok(deltas.into_iter().flatten().collect())
     }
@@ -256,6 +258,22 @@ mod tests {
         let before = memory();
         (0..10_000u64).for_each(|key| assert_eq!(state.get(&key.to_be_bytes()).unwrap(), None));
         assert_eq!(memory(), before);
+    }
+
+    #[test]
+    fn keys_that_are_visited_and_never_written_leave_nothing_behind() {
+        let executor = Executor::new(1, 1).unwrap();
+        let state = operator();
+        for round in 0..200u64 {
+            for key in 0..500u64 {
+                let key = (round * 500 + key).to_be_bytes();
+                let hash = hash_of(&key);
+                state.group(group_of(hash)).touch(hash, &key).unwrap();
+            }
+            assert!(state.encode_changes(&executor, round + 1).unwrap().is_empty());
+        }
+        let keys: usize = (0..KEY_GROUPS).map(|group| state.group(group).table().len()).sum();
+        assert!(keys < 40_000, "{keys} of 100,000 keys are still there");
     }
 
     #[test]
