@@ -1,10 +1,10 @@
 //! When keys are due: an index over the timers in the rows of one key group, never stored.
 //!
-//! A key has one entry per time line at most in the usual case: a timer that moves to later leaves its entry
-//! where it is, and the key is entered anew when that comes up. So a timer that is pushed ahead with every
-//! record costs nothing but its row.
+//! A key has one entry per time line at most, at its earliest timer or before: a timer that moves to later
+//! leaves its entry where it is, and the key is entered anew when that comes up. So a timer that is pushed
+//! ahead with every record costs nothing but its row.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use crate::dstream::keyed::row::RowParts;
 use crate::dstream::keyed::{BatchClock, TimerDomain};
@@ -17,8 +17,8 @@ const NEVER: u64 = u64::MAX;
 /// The numbers of keys by the time at which they are looked at.
 #[derive(Debug, Default)]
 struct DueQueue {
-    by_time: BTreeMap<u64, Vec<u32>>,
-    /// The earliest entry of each key, by its number.
+    by_time: BTreeSet<(u64, u32)>,
+    /// The entry of each key, by its number.
     earliest: Vec<u64>,
 }
 
@@ -28,26 +28,29 @@ impl DueQueue {
         if self.earliest.len() <= number {
             self.earliest.resize(number + 1, NEVER);
         }
-        if due < self.earliest[number] {
+        let before = self.earliest[number];
+        if due < before {
+            if before != NEVER {
+                self.by_time.remove(&(before, at));
+            }
             self.earliest[number] = due;
-            self.by_time.entry(due).or_default().push(at);
+            self.by_time.insert((due, at));
         }
     }
 
     fn due(&self, now: u64) -> impl Iterator<Item = u32> {
-        self.by_time.range(..=now).flat_map(|(_, keys)| keys.iter().copied())
+        self.by_time.range(..=(now, u32::MAX)).map(|(_, at)| *at)
     }
 
     /// Removes what is due, and returns it.
     fn take(&mut self, now: u64, taken: &mut Vec<u32>) {
-        while let Some(entry) = self.by_time.first_entry() {
-            if *entry.key() > now {
+        while let Some(&(due, at)) = self.by_time.first() {
+            if due > now {
                 return;
             }
-            for at in entry.remove() {
-                self.earliest[at as usize] = NEVER;
-                taken.push(at);
-            }
+            self.by_time.pop_first();
+            self.earliest[at as usize] = NEVER;
+            taken.push(at);
         }
     }
 }
@@ -102,5 +105,27 @@ impl GroupTimers {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_has_one_entry_however_often_its_timers_come() {
+        let mut queue = DueQueue::default();
+        let mut taken = Vec::new();
+        for now in 0..1_000u64 {
+            // A timer that comes soon, before one far ahead that is pushed further each time.
+            queue.schedule(7, now + 500);
+            queue.schedule(7, now);
+            assert_eq!(queue.due(now).collect::<Vec<_>>(), [7]);
+            taken.clear();
+            queue.take(now, &mut taken);
+            assert_eq!(taken, [7]);
+            queue.schedule(7, now + 500);
+            assert_eq!(queue.by_time.len(), 1, "at {now}");
+        }
     }
 }
