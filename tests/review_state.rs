@@ -69,3 +69,22 @@ fn the_state_of_a_dropped_operator_does_not_come_back_with_its_name() {
     assert_eq!(run(dir.path(), &clock, 4, &[], both, Some("dropped")), anew);
     assert_eq!(run(dir.path(), &clock, 0, &[], both, Some("kept")).len(), 20);
 }
+
+#[test]
+fn what_is_tried_on_a_window_slides_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = ManualClock::at(0);
+    let times: Arc<Mutex<Vec<u64>>> = Arc::default();
+    let describe = |pairs: &DStream<(String, i64)>| {
+        let window = pairs.window("window", intervals(4), intervals(4));
+        let tried = window.try_map(|(key, n)| if n > 0 { Ok((key, n)) } else { Err("not positive") });
+        let joined = tried.or_skip("skipped").join(&tried.or_dead_letters().0);
+        let sink = times.clone();
+        joined.for_each_rdd(move |_, info| {
+            sink.lock().unwrap().push(info.time.0 / INTERVAL_MS);
+            Ok(())
+        });
+    };
+    run(dir.path(), &clock, 9, &["a".to_owned()], describe, None);
+    assert_eq!(*times.lock().unwrap(), [4, 8]);
+}

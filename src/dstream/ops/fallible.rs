@@ -94,6 +94,7 @@ impl<T: Record, U: Record> Fallible<T, U> {
         DStream::new(graph, id, move |batch| {
             Ok(parent.rdd(batch)?.attempt(attempt.clone()).outcomes(on_failure))
         })
+        .sliding(self.stream.slide_ms)
     }
 }
 
