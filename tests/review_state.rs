@@ -88,3 +88,28 @@ fn what_is_tried_on_a_window_slides_with_it() {
     run(dir.path(), &clock, 9, &["a".to_owned()], describe, None);
     assert_eq!(*times.lock().unwrap(), [4, 8]);
 }
+
+#[test]
+fn a_task_that_stops_its_job_does_not_wait_for_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = ManualClock::at(0);
+    let context = builder(dir.path(), &clock).build().unwrap();
+    let (pairs, queue) = context.queue_stream::<(String, i64)>("pairs");
+    pairs.for_each_rdd(|rdd, info| {
+        let name = info.job.clone();
+        rdd.for_each(move |_| {
+            let job = StreamingContext::active(&name).expect("the job runs");
+            job.stop(StopMode::Graceful)
+        })?;
+        Ok(())
+    });
+    let job = context.start().unwrap();
+    queue.push(vec![("a".to_owned(), 1)]).unwrap();
+    clock.advance(INTERVAL_MS);
+    let ended = job.await_termination_or_timeout(Duration::from_secs(60)).unwrap();
+    if !ended {
+        // Dropping it would wait for the task too.
+        std::mem::forget(job);
+        panic!("the job waits for itself");
+    }
+}

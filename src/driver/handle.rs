@@ -67,9 +67,9 @@ impl JobHandle {
         self.0.driver.get_or_init(|| std::thread::current().id());
     }
 
-    /// Whether an output or a listener calls: what waits for the job there would wait for itself.
+    /// Whether an output, a listener or a task calls: what waits for the job there would wait for itself.
     pub(crate) fn is_called_by_the_job(&self) -> bool {
-        self.0.driver.get() == Some(&std::thread::current().id())
+        self.0.shared.executor.runs_here() || self.0.driver.get() == Some(&std::thread::current().id())
     }
 
     pub(crate) fn request_stop(&self, mode: StopMode) {

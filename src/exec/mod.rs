@@ -81,6 +81,11 @@ impl Executor {
         self.next_rdd.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// Whether a task calls.
+    pub(crate) fn runs_here(&self) -> bool {
+        self.pool.current_thread_index().is_some()
+    }
+
     /// Makes every task that has not begun fail with [`ErrorKind::Stopped`].
     pub(crate) fn cancel(&self) {
         self.cancelled.store(true, Ordering::SeqCst);
