@@ -71,6 +71,69 @@ fn the_state_of_a_dropped_operator_does_not_come_back_with_its_name() {
 }
 
 #[test]
+fn an_initial_state_survives_a_checkpoint_before_the_first_slide() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = ManualClock::at(0);
+    let describe = |pairs: &DStream<(String, i64)>| {
+        let spec = StateSpec::named("counts").initial_state([("a".to_owned(), 10i64)]);
+        let window = pairs.window("window", intervals(5), intervals(5));
+        let _ = window.map_with_state(spec, |_, value: Option<i64>, state| {
+            state.update(state.get().unwrap_or(&0) + value.unwrap_or(0));
+            None::<()>
+        });
+    };
+    let initial = [("a".to_owned(), 10)];
+    assert_eq!(run(dir.path(), &clock, 2, &[], describe, Some("counts")), initial);
+    assert_eq!(run(dir.path(), &clock, 5, &[], describe, Some("counts")), initial);
+}
+
+#[test]
+fn an_initial_state_that_gets_no_values_has_a_time_to_live() {
+    let spec = || {
+        let initial = [("a".to_owned(), 10i64), ("b".to_owned(), 5)];
+        StateSpec::named("counts").initial_state(initial).time_to_live(intervals(2))
+    };
+    let describe = |pairs: &DStream<(String, i64)>| drop(pairs.update_state_by_key(spec(), count));
+    for (batches, left) in [(2, 2), (3, 0)] {
+        let dir = tempfile::tempdir().unwrap();
+        let rows = run(dir.path(), &ManualClock::at(0), batches, &[], describe, Some("counts"));
+        assert_eq!(rows.len(), left, "after {batches} batches");
+    }
+}
+
+#[test]
+fn a_state_that_a_timer_brought_has_a_time_to_live() {
+    let dir = tempfile::tempdir().unwrap();
+    let describe = |pairs: &DStream<(String, i64)>| {
+        let spec = StateSpec::named("counts").time_to_live(intervals(2));
+        let _ = pairs.transform_with_state(spec, |key, values: &[i64]| {
+            if values.is_empty() {
+                key.update(1i64);
+                key.emit(());
+            } else {
+                key.set_timer(Timer::ProcessingTime(key.batch_time().0 + INTERVAL_MS));
+            }
+        });
+    };
+    let clock = ManualClock::at(0);
+    assert_eq!(run(dir.path(), &clock, 2, &["a".to_owned()], describe, Some("counts")).len(), 1);
+    assert_eq!(run(dir.path(), &clock, 2, &[], describe, Some("counts")).len(), 0);
+}
+
+#[test]
+fn a_key_that_timed_out_leaves_no_end_of_its_time_to_live() {
+    let dir = tempfile::tempdir().unwrap();
+    let describe = |pairs: &DStream<(String, i64)>| {
+        let spec = StateSpec::named("counts").time_to_live(intervals(100)).timeout(intervals(2));
+        let _ = pairs.map_with_state(spec, |_, value: Option<i64>, state| {
+            value.into_iter().for_each(|value| state.update(value));
+            None::<()>
+        });
+    };
+    assert_eq!(run(dir.path(), &ManualClock::at(0), 4, &["a".to_owned()], describe, Some("counts")), []);
+}
+
+#[test]
 fn what_is_tried_on_a_window_slides_with_it() {
     let dir = tempfile::tempdir().unwrap();
     let clock = ManualClock::at(0);

@@ -63,7 +63,7 @@ impl BatchClock {
     }
 
     /// The end of a time to live that begins in this batch.
-    fn expiry_after(&self, time_to_live_ms: u64) -> Timer {
+    fn expiry(&self, time_to_live_ms: u64) -> Timer {
         Timer { domain: TimerDomain::Expiry, time_ms: self.time_ms.saturating_add(time_to_live_ms) }
     }
 }
@@ -161,18 +161,16 @@ impl<'a, K, S: Data> KeyVisit<'a, K, S> {
         }
     }
 
-    /// Moves the end of the key's time to live to `expiry`, or leaves it where it is. It goes with the last of
-    /// what it is the end of.
-    fn expire_at(&mut self, expiry: Option<Timer>) {
-        let is_left =
-            self.state.is_some() || self.timers.iter().any(|timer| timer.domain != TimerDomain::Expiry);
-        if expiry.is_some() || !is_left {
+    /// After the visit of an operator whose keys have a time to live: whatever is left of a key has an end, which
+    /// values put off.
+    fn live_on(&mut self, time_to_live_ms: u64, has_values: bool) {
+        let is_end = |timer: &Timer| timer.domain == TimerDomain::Expiry;
+        let is_left = self.state.is_some() || !self.timers.iter().all(is_end);
+        if has_values || !is_left || !self.timers.iter().any(is_end) {
             self.clear_timers(TimerDomain::Expiry);
-        }
-        if let Some(expiry) = expiry
-            && is_left
-        {
-            self.set_timer(expiry);
+            if is_left {
+                self.set_timer(self.clock.expiry(time_to_live_ms));
+            }
         }
     }
 

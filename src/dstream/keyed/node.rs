@@ -7,7 +7,7 @@ use crate::batch::Batch;
 use crate::config::KEY_GROUPS;
 use crate::dstream::keyed::snapshots::{Snapshots, snapshot};
 use crate::dstream::keyed::timers::GroupTimers;
-use crate::dstream::keyed::{BatchClock, KeyVisit, KeyedOperator, WatermarkCell, row};
+use crate::dstream::keyed::{BatchClock, KeyVisit, KeyedOperator, Timer, WatermarkCell, row};
 use crate::dstream::{DStream, InitialState, StatefulNode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::rdd::shuffle::{Grouped, KeyedNode as KeyedInput, decode_key, groups_of_partition};
@@ -142,18 +142,22 @@ impl<K: Key, V: Data, S: Data, O: Record, L: KeyedOperator<K, V, S, O>> KeyedNod
         lock(&self.timers[group]).advance(&state, clock, changes.touched().iter().copied())
     }
 
-    /// Puts the rows in place that a new operator begins with.
+    /// Gives the rows that a new operator begins with the timers that count from its first batch.
     fn begin(&self, clock: &BatchClock) -> Result<()> {
         if !std::mem::take(&mut *lock(&self.begins)) {
             return Ok(());
         }
         let Some(initial) = lock(&self.initial).take() else { return Ok(()) };
         let mut timers = self.operator.first_timers(clock);
-        timers.extend(self.operator.time_to_live_ms().map(|time_to_live| clock.expiry_after(time_to_live)));
+        timers.extend(self.operator.time_to_live_ms().map(|time_to_live| clock.expiry(time_to_live)));
+        self.put_initial(&initial, &timers)
+    }
+
+    fn put_initial(&self, initial: &InitialState, timers: &[Timer]) -> Result<()> {
         let (mut buffer, mut bytes) = (DataBuffer::default(), Vec::new());
         for (key, value) in initial.rows() {
             let state = S::decode(value, &mut buffer)?;
-            let row = row::encode(&timers, Some(&state), &mut buffer, &mut bytes)?;
+            let row = row::encode(timers, Some(&state), &mut buffer, &mut bytes)?;
             self.state.put(key, row)?;
         }
         Ok(())
@@ -219,8 +223,7 @@ impl<'a, L> Visitor<'a, L> {
             self.operator.visit(&mut visit, values, out);
         }
         if let Some(time_to_live) = self.operator.time_to_live_ms() {
-            let expiry = self.clock.expiry_after(time_to_live);
-            visit.expire_at(if values.is_empty() { None } else { Some(expiry) });
+            visit.live_on(time_to_live, !values.is_empty());
         }
         let after = row::encode(&visit.timers, visit.state.as_ref(), &mut self.buffer, &mut self.row)?;
         if after != before {
@@ -271,8 +274,9 @@ impl<K: Key, V: Data, S: Data, O: Record, L: KeyedOperator<K, V, S, O>> Stateful
         self.snapshots.finish()
     }
 
+    /// A checkpoint before the first batch must not take the rows for those of an operator without any.
     fn initialize(&self) -> Result<()> {
         *lock(&self.begins) = true;
-        Ok(())
+        lock(&self.initial).iter().try_for_each(|initial| self.put_initial(initial, &[]))
     }
 }
