@@ -3,6 +3,9 @@
 use crate::format::segment::entry_bytes;
 use crate::record::{KeyHash, KeyTable};
 
+/// Replaced values take at most this much, or as much as there are others, until the next checkpoint.
+const GARBAGE_MIN: usize = 1 << 20;
+
 /// The length that marks a key without a value: removed, or never set.
 const ABSENT: u32 = u32::MAX;
 
@@ -120,20 +123,35 @@ impl StateTable {
         if before.length != ABSENT {
             self.garbage += before.length as usize;
         }
-        self.slots[at] = match value {
-            None => Slot { offset: 0, length: ABSENT },
-            Some(value) => self.append(value),
-        };
+        self.slots[at] = Slot { offset: 0, length: ABSENT };
+        if let Some(value) = value {
+            self.slots[at] = self.append(value);
+        }
     }
 
     /// # Panics
     /// When the values of one key group outgrow 4 GiB.
     fn append(&mut self, value: &[u8]) -> Slot {
+        if self.garbage > GARBAGE_MIN && self.garbage > self.values.len() / 2 {
+            self.squeeze();
+        }
         let offset = self.values.len();
         let fits = offset + value.len() < ABSENT as usize;
         assert!(fits, "the values of one key group take more than 4 GiB (256 groups share the keys)");
         self.values.extend_from_slice(value);
         Slot { offset: offset as u32, length: value.len() as u32 }
+    }
+
+    /// Lets go of replaced values; keys keep their numbers.
+    fn squeeze(&mut self) {
+        let mut values = Vec::with_capacity(self.values.len() - self.garbage);
+        for slot in self.slots.iter_mut().filter(|slot| slot.length != ABSENT) {
+            let offset = values.len() as u32;
+            values.extend_from_slice(&self.values[slot.offset as usize..][..slot.length as usize]);
+            slot.offset = offset;
+        }
+        self.values = values;
+        self.garbage = 0;
     }
 
     fn is_dirty(&self, at: usize) -> bool {
@@ -215,6 +233,20 @@ mod tests {
             1 => Just(Step::Checkpoint),
             1 => Just(Step::Compact),
         ]
+    }
+
+    #[test]
+    fn replaced_values_do_not_pile_up_between_checkpoints() {
+        let mut table = StateTable::default();
+        let (kept, _) = table.find_or_insert(1, b"kept");
+        table.change(kept, Some(b"value"));
+        let (grows, _) = table.find_or_insert(2, b"grows");
+        for length in 10_000..12_000 {
+            table.change(grows, Some(&vec![length as u8; length]));
+            assert_eq!(table.value(grows), Some(&*vec![length as u8; length]));
+        }
+        assert_eq!(table.value(kept), Some(&b"value"[..]));
+        assert!(table.memory_bytes() < 8 << 20, "{} bytes for two values", table.memory_bytes());
     }
 
     proptest! {
