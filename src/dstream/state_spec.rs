@@ -18,6 +18,11 @@ pub enum Visit {
     All,
 }
 
+/// A duration in milliseconds; one that is longer than any time lasts for ever.
+pub(crate) fn in_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// The name of a stateful operator, and how it works.
 ///
 /// The name is what its state is found by after a restart, whatever else in the job has changed.
@@ -147,5 +152,16 @@ impl InitialState {
     /// The rows; none where encoding failed, which [`check`](Self::check) has noted.
     pub(crate) fn rows(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.rows.iter().flatten().map(|(key, state)| (&**key, &**state))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_beyond_all_times_lasts_for_ever() {
+        assert_eq!(in_ms(Duration::from_millis(7)), 7);
+        assert_eq!(in_ms(Duration::from_secs(u64::MAX / 1_000 + 1)), u64::MAX);
     }
 }

@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use crate::batch::Batch;
 use crate::dstream::keyed::{BatchClock, KeyVisit, KeyedOperator, KeyedSetup, Snapshots, Timer, TimerDomain};
+use crate::dstream::state_spec::in_ms;
 use crate::dstream::{DStream, StateSpec};
 use crate::id::BatchTime;
 use crate::rdd::Record;
@@ -129,7 +130,6 @@ impl<K: Key, V: Data> DStream<(K, V)> {
     ) -> MapWithState<K, S, U> {
         let spec = spec.into();
         spec.allow_only(&self.graph, "map_with_state", false, true);
-        let in_ms = |duration: std::time::Duration| duration.as_millis() as u64;
         let operator = MapOperator {
             each,
             timeout_ms: spec.timeout.map(in_ms),

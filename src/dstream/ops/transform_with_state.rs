@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use crate::dstream::keyed::{self, KeyVisit, KeyedOperator, KeyedSetup, TimerDomain, WatermarkCell};
+use crate::dstream::state_spec::in_ms;
 use crate::dstream::{DStream, StateSpec};
 use crate::id::BatchTime;
 use crate::rdd::Record;
@@ -174,7 +175,7 @@ impl<K: Key, V: Data> DStream<(K, V)> {
         let operator = TransformOperator {
             each,
             has_event_time: watermark.is_some(),
-            time_to_live_ms: spec.time_to_live.map(|time_to_live| time_to_live.as_millis() as u64),
+            time_to_live_ms: spec.time_to_live.map(in_ms),
         };
         let setup = KeyedSetup {
             operation: "transform_with_state",

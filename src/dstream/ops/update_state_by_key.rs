@@ -4,6 +4,7 @@ use std::sync::Arc;
 use crate::batch::Batch;
 use crate::dstream::batch_rows::{BatchRows, RowsSlot};
 use crate::dstream::keyed::{KeyVisit, KeyedOperator, KeyedSetup};
+use crate::dstream::state_spec::in_ms;
 use crate::dstream::{DStream, InitialState, StateSpec, StatefulNode, Visit};
 use crate::error::Result;
 use crate::rdd::shuffle::{Grouped, KeyedNode, decode_key, groups_of_partition};
@@ -48,7 +49,7 @@ impl<K: Key, V: Data> DStream<(K, V)> {
         if let Some(time_to_live) = spec.time_to_live {
             let setup =
                 KeyedSetup { operation: OPERATION, name: spec.name, initial: spec.initial, watermark: None };
-            let operator = ExpiringUpdate { update, time_to_live_ms: time_to_live.as_millis() as u64 };
+            let operator = ExpiringUpdate { update, time_to_live_ms: in_ms(time_to_live) };
             return self.keyed_operator(setup, operator).output;
         }
         let state_type = StateType::of::<K, S>();
