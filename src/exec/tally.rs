@@ -143,7 +143,7 @@ impl Tally {
         self.enabled.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn is_enabled(&self) -> bool {
+    pub(crate) fn is_enabled(&self) -> bool {
         self.enabled.load(Ordering::Relaxed)
     }
 

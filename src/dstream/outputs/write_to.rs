@@ -49,6 +49,15 @@ fn write_batch<T: Record, S: Sink<T>>(sink: &S, rdd: &Rdd<T>, info: &BatchInfo) 
             batch = info.batch.0,
             "the sink has committed this batch before"
         );
+        if rdd.executor.tally().is_enabled() {
+            // The batch was not done, so that what its records add to accumulators is not recorded.
+            rdd.run("write_to", |_, compute| {
+                compute(&mut |chunk| {
+                    chunk.clear();
+                    Ok(())
+                })
+            })?;
+        }
         return Ok(());
     }
     let staged = rdd.run("write_to", |partition, compute| {

@@ -1,0 +1,79 @@
+//! What shared variables, sinks, receivers and stops do to one another.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![cfg(feature = "testkit")]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+use millpond::testkit::FaultPlan;
+use millpond::{
+    BatchInfo, Begin, BlockStore, Clock, ErrorKind, FnSink, JobHandle, ManualClock, OutputError, Receiver,
+    ReceiverError, RunningContext, Sink, SinkId, StopMode,
+};
+use support::through::{builder, run_to, some_chunks};
+use support::{Chunk, ScriptedSource};
+
+/// What a transactional sink has committed; it outlives the job.
+#[derive(Clone, Default)]
+struct Committed(Arc<Mutex<BTreeSet<u64>>>);
+
+impl Sink<(u16, i64)> for Committed {
+    type Staged = ();
+
+    fn begin(&self, batch: &BatchInfo) -> Result<Begin, OutputError> {
+        Ok(if self.0.lock().unwrap().contains(&batch.batch.0) { Begin::Skip } else { Begin::Write })
+    }
+
+    fn write(&self, _: &SinkId, _: Vec<(u16, i64)>) -> Result<(), OutputError> {
+        Ok(())
+    }
+
+    fn commit(&self, batch: &BatchInfo, _: Vec<()>) -> Result<(), OutputError> {
+        self.0.lock().unwrap().insert(batch.batch.0);
+        Ok(())
+    }
+}
+
+/// Counts the records that reach a transactional sink, through crashes at the given steps.
+fn counted_through(chunks: &Arc<Vec<Chunk>>, plans: &[Arc<FaultPlan>]) -> u64 {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = ManualClock::at(0);
+    let sink = Committed::default();
+    let mut plans = plans.iter().cloned();
+    loop {
+        let faults = plans.next().unwrap_or_else(FaultPlan::never);
+        let context = builder(dir.path(), &clock).faults(faults.clone()).build().unwrap();
+        let count = context.accumulator("count", 0u64, |a, b| a + b);
+        let source = ScriptedSource { chunks: chunks.clone(), ranges: 2, flaky: false };
+        let adds = count.clone();
+        let counted = context.replayable_stream("script", source).map(move |row| {
+            adds.add(1);
+            row
+        });
+        counted.write_to("rows", sink.clone());
+        let Ok(job) = context.start() else {
+            assert!(faults.has_crashed(), "a start failed without a crash");
+            continue;
+        };
+        if run_to(&job, &clock, chunks.len() as u64) && job.stop(StopMode::Graceful).is_ok() {
+            return count.value();
+        }
+        assert!(faults.has_crashed(), "the job ended without a crash: {:?}", job.await_termination());
+    }
+}
+
+#[test]
+fn what_a_batch_adds_counts_also_when_its_sink_has_it_already() {
+    let chunks = some_chunks(5);
+    let never = FaultPlan::never();
+    let expected = counted_through(&chunks, std::slice::from_ref(&never));
+    assert_eq!(expected, chunks.iter().map(|chunk| chunk.len() as u64).sum::<u64>());
+    for step in 1..=never.steps() {
+        let found = counted_through(&chunks, &[FaultPlan::crash_at(step)]);
+        assert_eq!(found, expected, "after a crash at step {step} of {}", never.steps());
+    }
+}
