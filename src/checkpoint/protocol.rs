@@ -74,7 +74,11 @@ pub(crate) fn fold(epochs: &[EpochContents]) -> History {
     for (epoch, record) in records.into_values() {
         match record {
             CatalogRecord::Epoch(_) => {}
-            CatalogRecord::Run(run) => history.runs.push(run),
+            CatalogRecord::Run(run) => {
+                // A run emits anew what the one before did not finish, and may add less, or nothing.
+                tallies = Tallies::default();
+                history.runs.push(run);
+            }
             CatalogRecord::Plan(plan) => {
                 history.planned_in.insert(plan.batch, epoch);
                 history.plans.insert(plan.batch, plan);
@@ -361,6 +365,31 @@ mod tests {
         assert_eq!(archives, [(1, vec![0, 1]), (2, vec![0])]);
         assert_eq!(history.damage.len(), 1, "{:?}", history.damage);
         assert_eq!(history.newest_batch, 4);
+    }
+
+    #[test]
+    fn what_a_run_that_ended_added_to_a_batch_that_was_not_done_never_counts() {
+        let tallies = |parts: u32| {
+            let delta = TallyDelta { name: "count".into(), archive: vec![1] };
+            CatalogRecord::Tallies(TalliesRecord { batch: 1, part: 0, parts, deltas: vec![delta] })
+        };
+        let run = CatalogRecord::Run(RunRecord {
+            job: "job".into(),
+            version: "0".into(),
+            started_ms: 0,
+            batch_interval_ms: 1,
+            checkpoint_every_batches: 1,
+            partitions: 1,
+            threads: 1,
+            fingerprint: 0,
+            lineage: vec![],
+        });
+        // Whole or cut off: the next run, which emitted the batch, added nothing.
+        for parts in [1, 2] {
+            let first = epoch(1, 0, 1, vec![run.clone(), plan(1), tallies(parts)]);
+            let history = fold(&[first, epoch(2, 4, 5, vec![run.clone(), done(1)])]);
+            assert!(history.tallies.is_empty() && history.damage.is_empty(), "{history:?}");
+        }
     }
 
     #[test]
