@@ -77,3 +77,50 @@ fn what_a_batch_adds_counts_also_when_its_sink_has_it_already() {
         assert_eq!(found, expected, "after a crash at step {step} of {}", never.steps());
     }
 }
+
+/// Fails the test instead of hanging it.
+fn ends<R: Send + 'static>(what: &str, work: impl FnOnce() -> R + Send + 'static) -> R {
+    let (done, ended) = mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        let result = work();
+        done.send(()).unwrap();
+        result
+    });
+    let ended = ended.recv_timeout(Duration::from_secs(60));
+    assert!(!matches!(ended, Err(mpsc::RecvTimeoutError::Timeout)), "{what} does not end");
+    thread.join().unwrap()
+}
+
+/// Blocks the thread that receives, which is wrong but easily done.
+struct Blocks {
+    begun: Arc<AtomicBool>,
+    until: mpsc::Receiver<()>,
+}
+
+impl Receiver for Blocks {
+    type Item = u64;
+
+    #[expect(clippy::unused_async_trait_impl, reason = "it never awaits: that is the point")]
+    async fn receive(&mut self, _: BlockStore<u64>) -> Result<(), ReceiverError> {
+        self.begun.store(true, Ordering::SeqCst);
+        // Until the test lets go of the other end.
+        let _ = self.until.recv();
+        Ok(())
+    }
+}
+
+#[test]
+fn a_job_stops_although_a_receiver_blocks_its_thread() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = ManualClock::at(0);
+    let context = builder(dir.path(), &clock).build().unwrap();
+    let begun = Arc::new(AtomicBool::new(false));
+    let (release, until) = mpsc::channel();
+    context.receiver_stream("numbers", Blocks { begun: begun.clone(), until }).print(1);
+    let job = context.start().unwrap();
+    while !begun.load(Ordering::SeqCst) {
+        std::thread::yield_now();
+    }
+    ends("the stop", move || job.stop(StopMode::Now)).unwrap();
+    drop(release);
+}

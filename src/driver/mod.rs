@@ -46,7 +46,7 @@ use plan::Take;
 use rate::Rates;
 use report::ReceiverReports;
 
-/// How long receivers may take to hand over what they hold when the job stops.
+/// How long receivers may take, all together, to hand over what they hold when the job stops.
 const RECEIVERS_STOP: Duration = Duration::from_secs(10);
 
 /// How a job stops.
@@ -145,9 +145,19 @@ impl Receivers {
     fn stop(&mut self) {
         self.stop.send_replace(true);
         let tasks = std::mem::take(&mut self.tasks);
-        self.runtime.block_on(async {
+        // A receiver that blocks its thread holds up the timers of its runtime: time is kept by another one.
+        let waiting = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        let waiting = match waiting {
+            Ok(waiting) => waiting,
+            Err(error) => {
+                tracing::error!(%error, "cannot wait for the receivers: they are given up");
+                return tasks.iter().for_each(tokio::task::JoinHandle::abort);
+            }
+        };
+        waiting.block_on(async {
+            let deadline = tokio::time::Instant::now() + RECEIVERS_STOP;
             for mut task in tasks {
-                match tokio::time::timeout(RECEIVERS_STOP, &mut task).await {
+                match tokio::time::timeout_at(deadline, &mut task).await {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => tracing::error!(%error, "a receiver panicked"),
                     Err(_) => {
