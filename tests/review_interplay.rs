@@ -124,3 +124,19 @@ fn a_job_stops_although_a_receiver_blocks_its_thread() {
     ends("the stop", move || job.stop(StopMode::Now)).unwrap();
     drop(release);
 }
+
+#[test]
+fn a_push_after_the_end_is_an_error_also_where_a_rate_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = ManualClock::at(0);
+    let context = builder(dir.path(), &clock).receiver_records_per_second_max(1).build().unwrap();
+    let (numbers, queue) = context.queue_stream::<u64>("numbers");
+    numbers.print(1);
+    let job = context.start().unwrap();
+    queue.push([1]).unwrap();
+    job.stop(StopMode::Now).unwrap();
+    // Records are owed, so that each of these would have to wait.
+    for _ in 0..50 {
+        assert_eq!(queue.push([4]).unwrap_err().kind(), ErrorKind::Stopped);
+    }
+}

@@ -96,8 +96,10 @@ impl Admission {
         while let Some(wait) = self.wait_to_admit(records as u64) {
             still_there();
             tokio::select! {
-                () = tokio::time::sleep(wait) => {}
+                // First: once the job has stopped its runtime may be gone, and a timer of it panics.
+                biased;
                 () = super::receiver::stopped(stop) => return,
+                () = tokio::time::sleep(wait) => {}
             }
         }
     }
