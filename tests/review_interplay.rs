@@ -140,3 +140,41 @@ fn a_push_after_the_end_is_an_error_also_where_a_rate_is_kept() {
         assert_eq!(queue.push([4]).unwrap_err().kind(), ErrorKind::Stopped);
     }
 }
+
+/// Starts a job whose sink's `write`, on a thread of the executor, calls `act` with the job.
+fn job_that(act: impl Fn(&JobHandle) + Send + Sync + 'static) -> (tempfile::TempDir, RunningContext) {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = ManualClock::at(0);
+    let context = builder(dir.path(), &clock).build().unwrap();
+    let (numbers, queue) = context.queue_stream::<u64>("numbers");
+    let handle: Arc<Mutex<Option<JobHandle>>> = Arc::default();
+    let known = handle.clone();
+    numbers.write_to(
+        "rows",
+        FnSink::new(move |_, _: Vec<u64>| {
+            let job = known.lock().unwrap().clone();
+            act(&job.ok_or("not yet")?);
+            Ok(())
+        }),
+    );
+    let job = context.start().unwrap();
+    *handle.lock().unwrap() = Some(job.handle());
+    queue.push([1]).unwrap();
+    clock.advance(1_000);
+    (dir, job)
+}
+
+#[test]
+fn a_sink_may_stop_its_job_from_the_thread_that_writes() {
+    for mode in [StopMode::Graceful, StopMode::Now] {
+        let stops = Arc::new(AtomicU64::new(0));
+        let seen = stops.clone();
+        let (_dir, job) = job_that(move |job| {
+            job.stop(mode).unwrap();
+            seen.fetch_add(1, Ordering::SeqCst);
+        });
+        let handle = job.handle();
+        ends("the job", move || handle.await_termination()).unwrap();
+        assert_eq!(stops.load(Ordering::SeqCst), 1);
+    }
+}

@@ -67,9 +67,10 @@ impl JobHandle {
         self.0.driver.get_or_init(|| std::thread::current().id());
     }
 
-    /// Whether an output, a listener or a task calls: what waits for the job there would wait for itself.
+    /// Whether a closure of the job, an output or a listener calls: what waits for the job there would wait for
+    /// itself.
     pub(crate) fn is_called_by_the_job(&self) -> bool {
-        self.0.shared.executor.runs_here() || self.0.driver.get() == Some(&std::thread::current().id())
+        self.0.driver.get() == Some(&std::thread::current().id()) || self.0.shared.executor.runs_here()
     }
 
     pub(crate) fn request_stop(&self, mode: StopMode) {
@@ -137,7 +138,7 @@ impl JobHandle {
     }
 
     /// Stops the job and waits until it has stopped. A job that has stopped already is no error. From inside
-    /// an output or a listener, which the stop has to wait for, it returns at once.
+    /// a closure of the job, an output or a listener, which the stop has to wait for, it returns at once.
     ///
     /// # Errors
     /// What else stopped it, now or before.
@@ -149,7 +150,7 @@ impl JobHandle {
     /// Stops the job gracefully; after `timeout` of real time, at once. Nothing is lost either way: what was
     /// received is durable, and what was not processed is at the next start. Waits until the job has stopped,
     /// which may take longer than `timeout`: tasks and outputs that have begun are not interrupted. From inside
-    /// an output or a listener it returns at once, and the time runs nevertheless.
+    /// a closure of the job, an output or a listener it returns at once, and the time runs nevertheless.
     ///
     /// ```
     /// # fn main() -> millpond::Result<()> {

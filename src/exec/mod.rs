@@ -81,7 +81,7 @@ impl Executor {
         self.next_rdd.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Whether a task calls.
+    /// Whether the thread that calls is one that runs tasks.
     pub(crate) fn runs_here(&self) -> bool {
         self.pool.current_thread_index().is_some()
     }
