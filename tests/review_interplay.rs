@@ -178,3 +178,34 @@ fn a_sink_may_stop_its_job_from_the_thread_that_writes() {
         assert_eq!(stops.load(Ordering::SeqCst), 1);
     }
 }
+
+#[test]
+fn names_with_slashes_never_share_a_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = ManualClock::at(0);
+    let context = builder(dir.path(), &clock).build().unwrap();
+    let (numbers, queue) = context.queue_stream::<u64>("numbers");
+    let keys: Arc<Mutex<Vec<String>>> = Arc::default();
+    for output in ["x", "x/1", "x%2F1"] {
+        let keys = keys.clone();
+        numbers.write_to(
+            output,
+            FnSink::new(move |id, _: Vec<u64>| {
+                keys.lock().unwrap().extend([id.idempotency_key(), id.batch.idempotency_key()]);
+                Ok(())
+            }),
+        );
+    }
+    let job = context.start().unwrap();
+    for batch in 1..=2 {
+        // Two blocks, two partitions.
+        queue.push([batch]).unwrap();
+        queue.push([batch]).unwrap();
+        assert!(run_to(&job, &clock, batch));
+    }
+    let keys = keys.lock().unwrap();
+    let of_partitions = keys.iter().step_by(2).collect::<BTreeSet<_>>();
+    let of_batches = keys.iter().skip(1).step_by(2).collect::<BTreeSet<_>>();
+    assert_eq!((of_partitions.len(), of_batches.len()), (12, 6), "{keys:?}");
+    assert!(of_partitions.is_disjoint(&of_batches), "{keys:?}");
+}

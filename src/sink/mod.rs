@@ -45,10 +45,16 @@ impl BatchInfo {
     /// A key that is the same whenever this output of this batch is emitted, and that no other has: what a
     /// sink outside needs to take a repeated batch only once.
     ///
-    /// For a partition of the RDD, add its number.
+    /// It is `job/output/batch`, with `/` and `%` in names as `%2F` and `%25`. For a partition of the RDD, add its
+    /// number.
     pub fn idempotency_key(&self) -> String {
-        format!("{}/{}/{}", self.job, self.output, self.batch.0)
+        format!("{}/{}/{}", part_of_key(&self.job), part_of_key(&self.output), self.batch.0)
     }
+}
+
+/// A name with what sets the parts of a key apart written otherwise: two names never make one key.
+fn part_of_key(name: &str) -> String {
+    name.replace('%', "%25").replace('/', "%2F")
 }
 
 /// Which partition of which batch a [`Sink`] is given.
