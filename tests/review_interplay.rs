@@ -209,3 +209,29 @@ fn names_with_slashes_never_share_a_key() {
     assert_eq!((of_partitions.len(), of_batches.len()), (12, 6), "{keys:?}");
     assert!(of_partitions.is_disjoint(&of_batches), "{keys:?}");
 }
+
+#[test]
+fn a_broadcast_that_a_batch_has_read_survives_a_crash_before_the_first_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = ManualClock::at(0);
+    let seen: Arc<Mutex<Vec<u64>>> = Arc::default();
+    for initial in [10, 20] {
+        let context = builder(dir.path(), &clock).checkpoint_every_batches(100).build().unwrap();
+        let limit = context.broadcast("limit", initial);
+        let (numbers, queue) = context.queue_stream::<u64>("numbers");
+        let (rows, reads) = (seen.clone(), limit.clone());
+        let limits = numbers.map(move |n| (n, *reads.value()));
+        let _kept = limits.update_state_by_key("limits", |new, _: Option<u64>| new.last().copied());
+        limits.for_each_rdd(move |rdd, _| {
+            rows.lock().unwrap().extend(rdd.collect()?.into_iter().map(|(_, limit)| limit));
+            Ok(())
+        });
+        let job = context.start().unwrap();
+        let before = job.progress().last_batch.map_or(0, |(batch, _)| batch.0);
+        queue.push([before]).unwrap();
+        assert!(run_to(&job, &clock, before + 1), "at {}", clock.now_ms());
+        job.stop(StopMode::Now).unwrap();
+        assert_eq!(job.state::<u64, u64>("limits").unwrap().get(&0).unwrap(), Some(10));
+    }
+    assert_eq!(*seen.lock().unwrap(), [10, 10]);
+}

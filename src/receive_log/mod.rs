@@ -188,6 +188,11 @@ impl ReceiveLog {
         pending.drain(..count).collect()
     }
 
+    /// Whether a durable block of the stream has no plan yet.
+    pub(crate) fn has_pending(&self, stream: StreamId) -> bool {
+        lock(&self.pending).iter().any(|block| block.stream == stream)
+    }
+
     /// Blocks found in the log at a start. They count against no budget: their bytes are not in memory.
     pub(crate) fn restore_pending(&self, blocks: Vec<ReceivedBlock>) {
         lock(&self.pending).extend(blocks);

@@ -23,6 +23,12 @@ impl Feed {
         *self.inlet.lock().unwrap_or_else(PoisonError::into_inner) = Some(inlet);
     }
 
+    /// Whether something of it is durable that no batch has yet.
+    pub(crate) fn is_waiting(&self) -> bool {
+        let inlet = self.inlet.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        inlet.is_some_and(|inlet| inlet.log.has_pending(inlet.stream))
+    }
+
     /// Stores records and returns when all are durable. Not to be called from asynchronous code.
     ///
     /// # Errors

@@ -5,6 +5,7 @@ use crate::batch::Batch;
 use crate::dstream::shared::SharedVariable;
 use crate::dstream::{DStream, Graph};
 use crate::error::Result;
+use crate::id::BatchTime;
 use crate::record::{Data, DataBuffer};
 use crate::source::Feed;
 use crate::state::{OperatorState, StateType};
@@ -36,7 +37,8 @@ impl<T: Data> Broadcast<T> {
     pub(crate) fn new(graph: &Graph, name: &str, initial: T, feed: Feed, updates: DStream<T>) -> Self {
         let published = Arc::new(RwLock::new(Arc::new(initial)));
         let state = OperatorState::new(name, StateType::of::<(), T>());
-        graph.add_variable(Arc::new(BroadcastNode { published: published.clone(), updates, state }));
+        let node = BroadcastNode { published: published.clone(), feed: feed.clone(), updates, state };
+        graph.add_variable(Arc::new(node));
         Broadcast { name: name.into(), published, feed }
     }
 
@@ -67,12 +69,17 @@ impl<T: Data> Broadcast<T> {
 
 struct BroadcastNode<T> {
     published: Arc<RwLock<Arc<T>>>,
+    feed: Feed,
     updates: DStream<T>,
     /// The value under the key `()`.
     state: Arc<OperatorState>,
 }
 
 impl<T: Data> BroadcastNode<T> {
+    fn published(&self) -> Arc<T> {
+        self.published.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn publish(&self, value: T) {
         *self.published.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(value);
     }
@@ -96,6 +103,14 @@ impl<T: Data> SharedVariable for BroadcastNode<T> {
         Ok(())
     }
 
+    /// Logs the initial value before the first batch: one that is replayed must see it whatever the code says then.
+    fn before_start(&self, _: BatchTime) -> Result<()> {
+        if self.state.get(&[])?.is_some() || self.feed.is_waiting() {
+            return Ok(());
+        }
+        self.feed.store([T::clone(&self.published())])
+    }
+
     fn advance(&self, batch: &Batch) -> Result<()> {
         match self.updates.rdd(batch)?.collect()?.pop() {
             Some(value) => {
@@ -104,10 +119,7 @@ impl<T: Data> SharedVariable for BroadcastNode<T> {
                 Ok(())
             }
             // The first batch of all keeps the initial value: from here on the stored one counts.
-            None if self.state.get(&[])?.is_none() => {
-                let initial = self.published.read().unwrap_or_else(PoisonError::into_inner).clone();
-                self.keep(&initial)
-            }
+            None if self.state.get(&[])?.is_none() => self.keep(&self.published()),
             None => Ok(()),
         }
     }

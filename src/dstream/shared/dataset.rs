@@ -226,8 +226,10 @@ impl<K: Key, W: Data> SharedVariable for DatasetNode<K, W> {
         }
     }
 
-    fn is_empty(&self) -> bool {
-        self.logged_for().is_none()
+    fn before_start(&self, time: BatchTime) -> Result<()> {
+        // Without any data there is nothing that closures could read.
+        let is_empty = self.logged_for().is_none();
+        if is_empty { self.before_plan(time) } else { Ok(()) }
     }
 
     fn advance(&self, batch: &Batch) -> Result<()> {

@@ -37,10 +37,8 @@ pub(crate) trait SharedVariable: Send + Sync {
         Ok(())
     }
 
-    /// Whether there is nothing yet that closures could read.
-    fn is_empty(&self) -> bool {
-        false
-    }
+    /// Logs what there must be before the first batch of a run that begins after `time`.
+    fn before_start(&self, time: BatchTime) -> Result<()>;
 
     /// Takes what the batch's plan has for it.
     fn advance(&self, batch: &Batch) -> Result<()>;
@@ -95,8 +93,7 @@ impl SharedVariables {
 
     /// Before the first batch of a run: logs what there must be from the beginning.
     pub(crate) fn before_start(&self, time: BatchTime) -> Result<()> {
-        let mut empty = self.variables.iter().filter(|variable| variable.is_empty());
-        empty.try_for_each(|variable| variable.before_plan(time))
+        self.variables.iter().try_for_each(|variable| variable.before_start(time))
     }
 
     /// Before a batch is planned: logs what has to be in it.
