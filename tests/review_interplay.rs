@@ -180,6 +180,29 @@ fn a_sink_may_stop_its_job_from_the_thread_that_writes() {
 }
 
 #[test]
+fn an_output_that_waits_for_memory_holds_up_no_stop() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = ManualClock::at(0);
+    let context =
+        builder(dir.path(), &clock).block_bytes_max(1_024).receive_buffer_bytes_max(4_096).build().unwrap();
+    let (bytes, queue) = context.queue_stream::<Vec<u8>>("bytes");
+    let (more, begun) = (queue.clone(), Arc::new(AtomicBool::new(false)));
+    let begins = begun.clone();
+    bytes.for_each_rdd(move |_, _| {
+        begins.store(true, Ordering::SeqCst);
+        (0..8).try_for_each(|_| more.push([vec![0; 900]]))?;
+        Ok(())
+    });
+    let job = context.start().unwrap();
+    queue.push([vec![0; 900]]).unwrap();
+    clock.advance(1_000);
+    while !begun.load(Ordering::SeqCst) {
+        std::thread::yield_now();
+    }
+    ends("the stop", move || job.stop(StopMode::Now)).unwrap();
+}
+
+#[test]
 fn names_with_slashes_never_share_a_key() {
     let dir = tempfile::tempdir().unwrap();
     let clock = ManualClock::at(0);

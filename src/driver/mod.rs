@@ -77,9 +77,14 @@ pub(crate) struct Shared {
 impl Shared {
     /// Asks the job to stop; a second, stronger request overrides the first.
     pub(crate) fn request_stop(&self, mode: StopMode) {
-        {
+        let before = {
             let mut stop = lock(&self.stop);
-            *stop = Some(stop.map_or(mode, |asked| asked.max(mode)));
+            let asked = stop.map_or(mode, |asked| asked.max(mode));
+            stop.replace(asked)
+        };
+        if mode == StopMode::Now && before != Some(StopMode::Now) {
+            // An output that fills a queue of its own job waits for memory that its batch holds.
+            self.log.lift_budget();
         }
         // Who wants to stop does not want to wait for space.
         self.full_disk.give_up();
