@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use driven::{INTERVAL_MS, builder, tick};
 use millpond::{
-    DStream, ManualClock, Queue, Record, RunningContext, StateSpec, StopMode, StreamingContext, Timer,
+    DStream, ManualClock, Queue, Record, RunningContext, State, StateSpec, StopMode, StreamingContext, Timer,
 };
 
 type Pairs = Vec<(String, i64)>;
@@ -163,6 +163,75 @@ fn a_removed_key_starts_anew() {
         assert_eq!(job.state::<String, i64>("counts").unwrap().len(), 2);
     });
     assert_eq!(sorted(emitted), ["a1true a1true a2false", "a2false", "a1true b1true"]);
+}
+
+/// What a state says of itself before and after each change, the idea of Spark's `MapWithStateSuite`.
+#[test]
+fn a_state_says_what_was_done_to_it() {
+    let describe = |pairs: &DStream<(String, i64)>| {
+        let mapped = pairs.map_with_state("states", |_, _, state| {
+            let mut told = Vec::new();
+            let mut tell = |state: &State<'_, i64>| {
+                assert_eq!(state.exists(), state.get().is_some());
+                assert!(!state.is_timing_out());
+                told.push(format!("{:?}", state.get()));
+            };
+            tell(state);
+            state.update(1);
+            tell(state);
+            state.update(2);
+            tell(state);
+            state.remove();
+            tell(state);
+            state.remove();
+            tell(state);
+            state.update(3);
+            tell(state);
+            Some(format!("{}@{}", told.join(","), state.batch_time().0 / INTERVAL_MS))
+        });
+        (*mapped).clone()
+    };
+    let emitted = run_all(&["a", "", "a"], describe, |job| {
+        assert_eq!(job.state::<String, i64>("states").unwrap().get(&"a".to_owned()).unwrap(), Some(3));
+    });
+    let changes = "Some(1),Some(2),None,None,Some(3)";
+    assert_eq!(sorted(emitted), [format!("None,{changes}@1"), String::new(), format!("Some(3),{changes}@3")]);
+}
+
+/// A key that is timing out is gone whatever its function wants; one that is brought back stops the job, and the
+/// state stays as it was.
+#[test]
+fn a_state_that_is_timing_out_can_be_removed_and_not_updated() {
+    for updates in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = ManualClock::at(0);
+        let context = builder(dir.path(), &clock).build().unwrap();
+        let (pairs, queue) = context.queue_stream::<(String, i64)>("pairs");
+        let spec = StateSpec::named("sums").timeout(Duration::from_millis(INTERVAL_MS));
+        let sums = pairs.map_with_state(spec, move |_, value: Option<i64>, state| {
+            match value {
+                Some(value) => state.update(value),
+                None if updates => state.update(0),
+                None => state.remove(),
+            }
+            value
+        });
+        let emitted = collect(&sums);
+        let job = context.start().unwrap();
+        queue.push([("a".to_owned(), 7)]).unwrap();
+        tick(&job, &clock);
+        let view = job.state::<String, i64>("sums").unwrap();
+        if updates {
+            clock.advance(INTERVAL_MS);
+            let error = job.await_termination().unwrap_err().chain().to_string();
+            assert!(error.contains("the state of a key that is timing out cannot be updated"), "{error}");
+            assert_eq!(view.get(&"a".to_owned()).unwrap(), Some(7));
+        } else {
+            tick(&job, &clock);
+            assert!(view.is_empty());
+            assert_eq!(*emitted.lock().unwrap(), [vec![7], vec![]]);
+        }
+    }
 }
 
 #[test]

@@ -232,3 +232,131 @@ impl KeyGroup {
         self.chain.iter().map(|(segment, _)| *segment)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::format::records::SegmentHeader;
+    use crate::id::SegmentId;
+    use crate::record::hash_of;
+    use crate::store::segments::{EncodedState, Segment, write_segment};
+    use crate::store::{Disk, StorePaths};
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Put(&'static [u8]),
+        Remove(&'static [u8]),
+        Ask(&'static [u8]),
+        Delta,
+        Base,
+        Restart,
+    }
+
+    const STEPS: [Step; 7] = [
+        Step::Put(b"a"),
+        Step::Put(b"b"),
+        Step::Remove(b"a"),
+        Step::Ask(b"a"),
+        Step::Delta,
+        Step::Base,
+        Step::Restart,
+    ];
+
+    /// A group with the segments that hold it, and a plain map.
+    struct Tested<'a> {
+        paths: &'a StorePaths,
+        group: KeyGroup,
+        segments: BTreeMap<u64, Vec<GroupSource>>,
+        model: BTreeMap<&'static [u8], Vec<u8>>,
+    }
+
+    impl Tested<'_> {
+        fn change(&mut self, key: &'static [u8], value: Option<Vec<u8>>) {
+            let at = self.group.touch(hash_of(key), key).unwrap();
+            let mut changes = GroupChanges::default();
+            changes.push(at, value.as_deref());
+            self.group.apply(&changes);
+            match value {
+                Some(value) => drop(self.model.insert(key, value)),
+                None => drop(self.model.remove(key)),
+            }
+        }
+
+        fn value(&mut self, key: &[u8]) -> Option<Vec<u8>> {
+            let at = self.group.find(hash_of(key), key).unwrap()?;
+            self.group.table().value(at).map(<[u8]>::to_vec)
+        }
+
+        fn checkpoint(&mut self, number: u64, whole: bool) {
+            let encoded = if whole {
+                Some(self.group.encode_base(0).unwrap())
+            } else {
+                self.group.encode_delta(0).unwrap()
+            };
+            let Some(encoded) = encoded else { return };
+            self.group.checkpointed(number, &encoded);
+            if whole {
+                self.group.table.compact();
+            }
+            let state = EncodedState { operators: vec![("totals".into(), vec![encoded])] };
+            let header = SegmentHeader { store: [1; 16], checkpoint: number };
+            let written =
+                write_segment(&Disk::default(), self.paths, SegmentId(number), &header, &state).unwrap();
+            let segment = Arc::new(Segment::open(self.paths, [1; 16], &written).unwrap());
+            self.segments.insert(number, segment.groups_of("totals"));
+        }
+
+        fn step(&mut self, number: u64, step: Step) {
+            match step {
+                Step::Put(key) => self.change(key, Some(vec![number as u8; number as usize % 3])),
+                Step::Remove(key) => self.change(key, None),
+                Step::Ask(key) => assert_eq!(self.value(key), self.model.get(key).cloned()),
+                Step::Delta => self.checkpoint(number, false),
+                Step::Base => self.checkpoint(number, true),
+                Step::Restart => {
+                    self.checkpoint(number, false);
+                    let parts = self.group.segments().map(|segment| self.segments.remove(&segment).unwrap());
+                    let parts: Vec<_> = parts.flatten().collect();
+                    self.segments =
+                        parts.iter().map(|part| (part.segment_id().0, vec![part.clone()])).collect();
+                    self.group = KeyGroup::restored(parts.into_iter().rev().collect());
+                }
+            }
+        }
+    }
+
+    /// Every sequence of up to five steps, the idea of Spark's `StateMapSuite`: whatever was changed, removed,
+    /// checkpointed, rewritten and restored in whatever order, the group has what a plain map has.
+    #[test]
+    fn every_short_history_ends_as_a_plain_map() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = StorePaths::new(dir.path());
+        std::fs::create_dir(paths.state()).unwrap();
+        for length in 1..=5u32 {
+            for sequence in 0..STEPS.len().pow(length) {
+                let step = |place: u32| STEPS[sequence / STEPS.len().pow(place) % STEPS.len()];
+                let steps: Vec<Step> = (0..length).map(step).collect();
+                let mut tested = Tested {
+                    paths: &paths,
+                    group: KeyGroup::default(),
+                    segments: BTreeMap::new(),
+                    model: BTreeMap::new(),
+                };
+                (1..).zip(&steps).for_each(|(number, step)| tested.step(number, *step));
+                assert_eq!(tested.group.live().keys, tested.model.len() as u64, "{steps:?}");
+                let entry =
+                    |(key, value): (&&[u8], &Vec<u8>)| crate::format::segment::entry_bytes(key, Some(value));
+                let bytes: usize = tested.model.iter().map(entry).sum();
+                assert_eq!(tested.group.live().bytes, bytes as u64, "{steps:?}");
+                for key in [&b"b"[..], b"a", b"c"] {
+                    assert_eq!(tested.value(key), tested.model.get(key).cloned(), "{steps:?}");
+                }
+                tested.group.load().unwrap();
+                assert_eq!(tested.group.table().live_keys(), tested.model.len(), "{steps:?}");
+            }
+        }
+    }
+}
