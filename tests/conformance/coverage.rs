@@ -139,7 +139,9 @@ fn rows_cover_what_there_is_and_what_they_use() {
         }
         for covered in row.covers {
             let method = covered.rsplit("::").next().unwrap_or(covered);
-            let used = |code: &String| words(code, method).iter().any(|&at| code[..at].ends_with('.'));
+            let of_type = &covered[..covered.len() - method.len()];
+            let called = |before: &str| before.ends_with('.') || before.ends_with(of_type);
+            let used = |code: &String| words(code, method).iter().any(|&at| called(&code[..at]));
             if !operations.contains(*covered) {
                 problems.push(format!("row `{}` covers `{covered}`, which there is not", row.name));
             } else if !written.iter().any(used) {

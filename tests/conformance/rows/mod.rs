@@ -41,6 +41,7 @@ pub fn all() -> Vec<&'static Row> {
         rdd_actions::ROWS,
         rdd_saves::ROWS,
         shared::ROWS,
+        sinks::ROWS,
         timers::ROWS,
         windows::ROWS,
         sinks::ROWS,
