@@ -161,7 +161,7 @@ fn a_task_that_stops_its_job_does_not_wait_for_itself() {
     pairs.for_each_rdd(|rdd, info| {
         let name = info.job.clone();
         rdd.for_each(move |_| {
-            let job = StreamingContext::active(&name).expect("the job runs");
+            let job = StreamingContext::get_active(&name).expect("the job runs");
             job.stop(StopMode::Graceful)
         })?;
         Ok(())
