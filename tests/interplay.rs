@@ -12,7 +12,7 @@ use std::time::Duration;
 use millpond::testkit::FaultPlan;
 use millpond::{
     BatchInfo, Begin, BlockStore, Clock, ErrorKind, FnSink, JobHandle, ManualClock, OutputError, Receiver,
-    ReceiverError, RunningContext, Sink, SinkId, StopMode,
+    ReceiverError, RunningContext, Sink, SinkId, StopMode, StreamingContext,
 };
 use support::through::{builder, run_to, some_chunks};
 use support::{Chunk, ScriptedSource};
@@ -257,4 +257,82 @@ fn a_broadcast_that_a_batch_has_read_survives_a_crash_before_the_first_checkpoin
         assert_eq!(job.state::<u64, u64>("limits").unwrap().get(&0).unwrap(), Some(10));
     }
     assert_eq!(*seen.lock().unwrap(), [10, 10]);
+}
+
+#[test]
+fn what_an_output_stores_while_the_job_drains_is_for_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = ManualClock::at(0);
+    let seen: Arc<Mutex<Vec<(u64, u64)>>> = Arc::default();
+    let start = || {
+        let context = builder(dir.path(), &clock).build().unwrap();
+        let factor = context.broadcast("factor", 1u64);
+        let (numbers, queue) = context.queue_stream::<u64>("numbers");
+        let (rows, again, reads, updates) = (seen.clone(), queue.clone(), factor.clone(), factor);
+        numbers.for_each_rdd(move |rdd, _| {
+            for n in rdd.collect()? {
+                rows.lock().unwrap().push((n, *reads.value()));
+                if n < 3 {
+                    updates.update(n * 10)?;
+                    again.push([n + 1])?;
+                }
+            }
+            Ok(())
+        });
+        (context.start().unwrap(), queue)
+    };
+    let (job, queue) = start();
+    // Nothing is due: the stop alone runs the batch of it.
+    queue.push([1]).unwrap();
+    ends("the first stop", move || job.stop(StopMode::Graceful)).unwrap();
+    assert_eq!(*seen.lock().unwrap(), [(1, 1)]);
+    for expected in [vec![(1, 1), (2, 10)], vec![(1, 1), (2, 10), (3, 20)]] {
+        let (job, _queue) = start();
+        ends("a later stop", move || job.stop(StopMode::Graceful)).unwrap();
+        assert_eq!(*seen.lock().unwrap(), expected);
+    }
+}
+
+#[test]
+fn a_closure_that_reads_state_while_it_changes_is_told_and_an_output_may() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = ManualClock::at(0);
+    let name = "reads-its-own-state";
+    let context = StreamingContext::builder(name)
+        .store(dir.path().join("store"))
+        .clock(clock.clone())
+        .task_attempts_max(1)
+        .stop_on_signals(false)
+        .build()
+        .unwrap();
+    let (numbers, queue) = context.queue_stream::<u64>("numbers");
+    let told: Arc<Mutex<Vec<String>>> = Arc::default();
+    let (tells, of_output) = (told.clone(), told.clone());
+    let job_of_this = move || StreamingContext::get_active(name).expect("the job runs");
+    let counts = numbers
+        .map(move |n| {
+            let view = job_of_this().state::<u64, u64>("counts").expect("the state is there");
+            let outcome = view.get(&n).map_err(|error| error.to_string());
+            tells.lock().unwrap().push(format!("{outcome:?}"));
+            (n, 1u64)
+        })
+        .update_state_by_key("counts", |new, count: Option<u64>| Some(count.unwrap_or(0) + new.len() as u64));
+    counts.for_each_rdd(move |rdd, _| {
+        rdd.for_each(move |(n, _)| {
+            // On the job's threads, after the state has changed.
+            let count = job_of_this().state::<u64, u64>("counts")?.get(&n)?;
+            assert_eq!(count, Some(1));
+            Ok(())
+        })?;
+        let keys = job_of_this().state::<u64, u64>("counts")?.len();
+        of_output.lock().unwrap().push(format!("{keys} keys"));
+        Ok(())
+    });
+    let job = context.start().unwrap();
+    queue.push([7]).unwrap();
+    clock.advance(1_000);
+    ends("the stop", move || job.stop(StopMode::Graceful)).unwrap();
+    let told = told.lock().unwrap();
+    assert!(told[0].contains("state is read by a closure that runs while it changes"), "{told:?}");
+    assert_eq!(told[1], "1 keys");
 }

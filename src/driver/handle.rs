@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::thread::ThreadId;
 use std::time::Duration;
 
-use crate::dstream::StateView;
+use crate::dstream::{Boundary, StateView};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Data, Key};
 use crate::state::OperatorState;
@@ -101,17 +101,25 @@ impl JobHandle {
     /// # Errors
     /// [`ErrorKind::Incompatible`] when there is none of this name with keys `K` and states `S`.
     pub fn state<K: Key, S: Data>(&self, name: &str) -> Result<StateView<K, S>> {
-        StateView::new(self.operator_state(name)?.clone(), self.0.shared.gate.clone())
+        StateView::new(self.operator_state(name)?.clone(), self.boundary())
     }
 
     /// How many keys the operator called `name` keeps something of, as the last batch left it; for operators
     /// whose states are their own affair too, such as windows.
     ///
     /// # Errors
-    /// [`ErrorKind::Incompatible`] when there is none of this name.
+    /// [`ErrorKind::Incompatible`] when there is none of this name, [`ErrorKind::UserCode`] in a closure of the job
+    /// that runs while its batch changes state.
     pub fn keys_in_state(&self, name: &str) -> Result<u64> {
-        let _boundary = self.0.shared.gate.read().unwrap_or_else(PoisonError::into_inner);
+        let boundary = self.boundary();
+        let _boundary = boundary.enter()?;
         Ok(self.operator_state(name)?.live_keys())
+    }
+
+    fn boundary(&self) -> Boundary {
+        let job = self.clone();
+        let is_called_by_the_job = Arc::new(move || job.is_called_by_the_job());
+        Boundary { gate: self.0.shared.gate.clone(), is_called_by_the_job }
     }
 
     fn operator_state(&self, name: &str) -> Result<&Arc<OperatorState>> {

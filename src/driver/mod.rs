@@ -35,7 +35,7 @@ use crate::dstream::{Input, SharedVariables, StatefulNode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::exec::Executor;
 use crate::id::{BatchId, BatchTime, CheckpointId, SegmentId, StreamId};
-use crate::receive_log::ReceiveLog;
+use crate::receive_log::{Drain, ReceiveLog};
 use crate::state::OperatorState;
 use crate::store::Store;
 use crate::store::catalog::Catalog;
@@ -48,6 +48,9 @@ use report::ReceiverReports;
 
 /// How long receivers may take, all together, to hand over what they hold when the job stops.
 const RECEIVERS_STOP: Duration = Duration::from_secs(10);
+
+/// While a stop waits for the log, it looks again after this at the latest.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// How a job stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -236,8 +239,11 @@ impl Driver {
         let (shared, listeners) = (self.shared.clone(), self.listeners.clone());
         self.close();
         self.report_last();
-        // Who waits for the end may start anew at once: the store is let go before it is told.
-        drop(self);
+        // Who waits for the end may start anew at once: the store is let go before it is told. What user code
+        // holds is let go with it, and a panic there must not keep them waiting.
+        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(self))).is_err() {
+            tracing::error!("a value that the job's closures hold panicked when it was dropped");
+        }
         let stopped = StreamingStopped { error: outcome.as_ref().err().map(Failure::of) };
         listeners.tell(|listener| listener.streaming_stopped(&stopped));
         shared.end(outcome);
@@ -284,18 +290,21 @@ impl Driver {
         self.note_checkpoint(outcome)
     }
 
-    /// Stops receiving, processes what was received, takes a last checkpoint.
+    /// Stops receiving, processes what was received, takes a last checkpoint. What outputs store meanwhile is
+    /// for the next start.
     fn drain(&mut self) -> Result<()> {
-        self.stop_receiving();
-        self.check_writers()?;
-        while !self.log.is_drained() {
+        self.stop_receivers();
+        let received = self.log.handed_over();
+        loop {
+            let seen = self.shared.wake.seen();
+            self.check_writers()?;
             if self.shared.stop_requested() == Some(StopMode::Now) {
                 return Ok(());
             }
-            let time = following(self.last_time, self.settings.batch_interval_ms(), self.now_ms());
-            match self.missed_boundary(time) {
-                Some(boundary) => self.run_next(boundary, Take::Nothing)?,
-                None => self.run_next(time, Take::Received)?,
+            match self.log.drain(received) {
+                Drain::Done => break,
+                Drain::InFlight => self.shared.wake.wait_for(seen, LOOK_AGAIN),
+                Drain::Pending => self.run_drained()?,
             }
         }
         if self.batches_since_checkpoint > 0 {
@@ -304,11 +313,24 @@ impl Driver {
         self.finish_checkpoint()
     }
 
-    fn stop_receiving(&mut self) {
+    /// Runs a batch of what was received, whatever the time.
+    fn run_drained(&mut self) -> Result<()> {
+        let time = following(self.last_time, self.settings.batch_interval_ms(), self.now_ms());
+        match self.missed_boundary(time) {
+            Some(boundary) => self.run_next(boundary, Take::Nothing),
+            None => self.run_next(time, Take::Received),
+        }
+    }
+
+    fn stop_receivers(&mut self) {
         if let Some(receivers) = &mut self.receivers {
             self.log.lift_budget();
             receivers.stop();
         }
+    }
+
+    fn stop_receiving(&mut self) {
+        self.stop_receivers();
         self.log.close();
         if let Some(thread) = self.log_thread.take()
             && thread.join().is_err()

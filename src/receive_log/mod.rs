@@ -46,8 +46,23 @@ pub(crate) struct ReceiveLog {
     budget: Semaphore,
     budget_bytes: usize,
     pending: Mutex<VecDeque<ReceivedBlock>>,
+    /// Blocks that were ever handed over, those that a start found in the log included.
+    handed_over: AtomicU64,
+    /// Of these, the first ones, in plans.
+    planned: AtomicU64,
     failure: Mutex<Option<String>>,
     activity: Activity,
+}
+
+/// How far the blocks up to a certain one have come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Drain {
+    /// All are in plans.
+    Done,
+    /// Some are durable and in no plan yet.
+    Pending,
+    /// The next one is not durable yet.
+    InFlight,
 }
 
 /// When and how much was received.
@@ -105,6 +120,8 @@ impl ReceiveLog {
             budget: Semaphore::new(buffer_bytes.min(Semaphore::MAX_PERMITS)),
             budget_bytes: buffer_bytes,
             pending: Mutex::default(),
+            handed_over: AtomicU64::new(0),
+            planned: AtomicU64::new(0),
             failure: Mutex::default(),
             activity: Activity::new(),
         })
@@ -166,6 +183,7 @@ impl ReceiveLog {
     fn request(&self, request: AppendRequest) -> Result<()> {
         let requests = lock(&self.requests).clone().ok_or_else(|| self.closed())?;
         self.activity.in_flight.fetch_add(1, Ordering::SeqCst);
+        self.handed_over.fetch_add(1, Ordering::SeqCst);
         requests.send(request).map_err(|_| self.closed())
     }
 
@@ -185,6 +203,7 @@ impl ReceiveLog {
     pub(crate) fn take_pending(&self, most: usize) -> Vec<ReceivedBlock> {
         let mut pending = lock(&self.pending);
         let count = pending.len().min(most);
+        self.planned.fetch_add(count as u64, Ordering::SeqCst);
         pending.drain(..count).collect()
     }
 
@@ -195,7 +214,22 @@ impl ReceiveLog {
 
     /// Blocks found in the log at a start. They count against no budget: their bytes are not in memory.
     pub(crate) fn restore_pending(&self, blocks: Vec<ReceivedBlock>) {
+        self.handed_over.fetch_add(blocks.len() as u64, Ordering::SeqCst);
         lock(&self.pending).extend(blocks);
+    }
+
+    /// How many blocks were handed over so far.
+    pub(crate) fn handed_over(&self) -> u64 {
+        self.handed_over.load(Ordering::SeqCst)
+    }
+
+    /// How far the first `blocks` that were handed over have come.
+    pub(crate) fn drain(&self, blocks: u64) -> Drain {
+        let pending = lock(&self.pending);
+        if self.planned.load(Ordering::SeqCst) >= blocks {
+            return Drain::Done;
+        }
+        if pending.is_empty() { Drain::InFlight } else { Drain::Pending }
     }
 
     /// Whether everything that was handed over is in a plan.

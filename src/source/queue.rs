@@ -27,8 +27,10 @@ impl<T: Data> Queue<T> {
         *self.store.lock().unwrap_or_else(PoisonError::into_inner) = Some((runtime, BlockStore::new(inlet)));
     }
 
-    /// Stores records and returns when they are durable: the next batch has them. Not to be called from
-    /// asynchronous code.
+    /// Stores records and returns when they are durable: the next batch has them. While the buffer of received
+    /// blocks is full it waits for batches; from an output, which they wait for, it then waits until the job is
+    /// stopped at once. What is pushed while a job drains before it stops is for its next start. Not to be
+    /// called from asynchronous code.
     ///
     /// # Errors
     /// [`ErrorKind::Stopped`] before the job was started and after it stopped, [`ErrorKind::Io`] when the

@@ -64,7 +64,9 @@ impl<A: Data> Accumulator<A> {
     }
 
     /// Adds to the batch in progress. For closures of the job and for outputs: what is added on a thread that
-    /// runs neither belongs to no batch, and is dropped with a warning in the log.
+    /// runs neither belongs to no batch, and is dropped with a warning in the log. What a sink adds itself while it
+    /// writes or commits a batch does not count when a crash falls between its commit and the end of the batch:
+    /// the sink is not called again for a batch that it has.
     pub fn add(&self, amount: A) {
         let inner = &*self.inner;
         let counted = tally::contribute(inner.id, |before| match before {

@@ -42,7 +42,8 @@ impl Reload {
         Reload(Rule::Every(interval))
     }
 
-    /// For the batches whose time the rule says, which is asked once for each batch on the driver's thread.
+    /// For the batches whose time the rule says, which is asked once for each batch that takes new input, on the
+    /// driver's thread: not for one that only ends a window, nor while the job drains before it stops.
     pub fn when(rule: impl Fn(BatchTime) -> bool + Send + Sync + 'static) -> Self {
         Reload(Rule::When(Box::new(rule)))
     }

@@ -2,6 +2,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::rdd::draws::Draws;
 use crate::rdd::{Rdd, Record};
 
+/// The most that a record is drawn on average: beyond it a mistake is more likely than a wish.
+const COPIES_MAX: f64 = 1_000_000.0;
+
 impl<T: Record> Rdd<T> {
     /// Each record kept with probability `fraction` (0 to 1), without replacement: about that share of all.
     /// Which ones follows from the seed and each record's partition and position in it: the same in a
@@ -24,8 +27,8 @@ impl<T: Record> Rdd<T> {
         })
     }
 
-    /// Each record taken so many times as a draw from the Poisson distribution with mean `fraction` (0 or
-    /// more) says: a sample with replacement. Copies of a record stand next to each other. Otherwise as
+    /// Each record taken so many times as a draw from the Poisson distribution with mean `fraction` (0 to
+    /// 1,000,000) says: a sample with replacement. Copies of a record stand next to each other. Otherwise as
     /// [`sample`](Rdd::sample). Drawing takes time in proportion to `fraction`.
     ///
     /// ```
@@ -36,9 +39,11 @@ impl<T: Record> Rdd<T> {
     /// # Ok(()) });
     /// ```
     pub fn sample_with_replacement(&self, fraction: f64, seed: u64) -> Rdd<T> {
-        let fits = fraction.is_finite() && fraction >= 0.0;
+        let fits = (0.0..=COPIES_MAX).contains(&fraction);
         self.drawn("sample_with_replacement", seed, move |draws, position| {
-            check(fits, || format!("the fraction of a sample must be 0 or more, {fraction} is not"))?;
+            check(fits, || {
+                format!("the fraction of a sample must be in 0 to {COPIES_MAX}, {fraction} is not")
+            })?;
             Ok(draws.poisson(position, fraction))
         })
     }
