@@ -12,7 +12,8 @@ use crate::state::{OperatorState, StateType};
 /// The state of a stateful operator, as the last completed batch left it.
 ///
 /// Each call sees one batch boundary: the next batch waits with its changes until the call has returned.
-/// It can be read while the job runs and after it stopped.
+/// It can be read while the job runs and after it stopped. A job that failed, or was stopped at once, may have ended
+/// within a batch: then a part of that batch's changes shows, which the store does not have.
 #[derive(Debug)]
 pub struct StateView<K, S> {
     state: Arc<OperatorState>,

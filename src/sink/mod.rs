@@ -110,7 +110,8 @@ pub enum Begin {
 /// * For each batch: [`begin`](Sink::begin), then [`write`](Sink::write) once per partition on the job's
 ///   threads, then [`commit`](Sink::commit) with what `write` returned, in the order of the partitions.
 /// * A batch whose completion was not recorded comes again, after a crash or a failure: under the same
-///   [`BatchInfo`] with the same partitions and records in the same order, as long as the job's functions are pure.
+///   [`BatchInfo`] with the same partitions and records in the same order, as long as the job's functions are pure
+///   and it was not started with another number of partitions in between.
 ///   A crash may fall between a sink's commit and that record, so a batch that was committed may come again.
 /// * A `write` that fails or panics is tried again, and only what its good attempt returned reaches `commit`.
 ///   When attempts are used up the batch fails, and the job stops. No batch is skipped.
