@@ -197,8 +197,6 @@ pub struct Job<'a> {
     pub events: DStream<(u64, Pair)>,
     /// A directory that the row has for itself; it outlives crashes.
     pub dir: PathBuf,
-    /// So many batches will there be.
-    pub batches: u64,
     row: &'static str,
     streams: Cell<usize>,
     partitions: usize,
@@ -295,7 +293,6 @@ fn describe(
             right: right.clone(),
             events: events.clone(),
             dir: dir.join(row.name),
-            batches: input.left.len() as u64,
             row: row.name,
             streams: Cell::new(0),
             partitions: run.partitions,

@@ -44,7 +44,6 @@ pub fn all() -> Vec<&'static Row> {
         sinks::ROWS,
         timers::ROWS,
         windows::ROWS,
-        sinks::ROWS,
     ];
     tables.into_iter().flatten().collect()
 }
