@@ -16,9 +16,9 @@ use millpond::{
     DStream, EventStream, EventWindows, ManualClock, Result, RunningContext, StopMode, StreamingContext,
     Timer, Watermarks,
 };
-use model::{Emitted, FLUSH, Shape, time_of};
+use model::{Chunk, Emitted, FLUSH, Shape, time_of};
 use proptest::prelude::*;
-use support::{Chunk, INTERVAL_MS, Run, ScriptedSource, Sink, wait_for_batch};
+use support::{INTERVAL_MS, Run, ScriptedSource, Sink, wait_for_batch};
 
 type Pairs = EventStream<(u16, i64)>;
 
@@ -52,7 +52,8 @@ fn event_stream(
     shape: &Shape,
 ) -> Pairs {
     let source = ScriptedSource { chunks: chunks.clone(), ranges: run.ranges, flaky: false };
-    let watermarks = Watermarks::bounded(name, ms(shape.bound)).idle_after(ms(shape.idle_after));
+    let watermarks =
+        Watermarks::bounded(name, ms(shape.bound)).idle_after(ms(shape.idle_after * INTERVAL_MS));
     let records = context.replayable_stream(name, source);
     // What flushes at the end moves the watermark and is no record of any operator.
     records.with_event_time(watermarks, |(_, value)| time_of(*value)).filter(|(key, _)| *key != FLUSH)
@@ -237,7 +238,7 @@ fn shape() -> impl Strategy<Value = Shape> {
             gap,
             bound,
             lateness,
-            idle_after: idle * INTERVAL_MS,
+            idle_after: idle,
             within,
             bounds: (start, start + more),
         },
@@ -332,7 +333,7 @@ fn fixed_inputs() -> (Inputs, Shape) {
         gap: 12,
         bound: 6,
         lateness: 15,
-        idle_after: 2 * INTERVAL_MS,
+        idle_after: 2,
         within: 9,
         bounds: (-10, 15),
     };
@@ -481,6 +482,55 @@ fn closures_run_once_per_batch_and_nothing_of_it_is_kept_in_memory() {
         let calls = [&mapped, &timed].map(|calls| calls.load(Ordering::SeqCst));
         assert_eq!(calls, [batch * 3; 2]);
         assert_eq!(Arc::strong_count(&token), tokens, "records of batch {batch} were kept");
+    }
+}
+
+/// A job may send the last time there is to say that nothing comes any more.
+#[test]
+fn at_the_end_of_time_every_record_is_in_a_window_or_late_and_every_timer_comes() {
+    const END: u64 = u64::MAX;
+    let (dir, clock, sink) = (tempfile::tempdir().unwrap(), ManualClock::at(0), Sink::default());
+    let context = StreamingContext::builder("end")
+        .store(dir.path().join("store"))
+        .clock(clock.clone())
+        .stop_on_signals(false)
+        .build()
+        .unwrap();
+    let chunks = vec![vec![(1u16, END - 20), (1, END - 3), (2, END - 1)], vec![(3, END)], vec![]];
+    let source = support::lives::Scripted { chunks: Arc::new(chunks), ranges: 1, flaky: false };
+    let events = context
+        .replayable_stream("end", source)
+        .with_event_time(Watermarks::bounded("end", ms(0)), |(_, time_ms)| *time_ms);
+    let tumbling = events.window("tumbling", EventWindows::tumbling(ms(10))).count();
+    emit(
+        &tumbling.results().map(|window| (window.key, END - window.end_ms, window.value)),
+        "tumbling",
+        &sink,
+    );
+    emit(&tumbling.late().map(|(time_ms, (key, _))| (key, END - time_ms)), "late", &sink);
+    let session = events.window("session", EventWindows::session(ms(10))).count();
+    emit(&session.results().map(|window| (window.key, END - window.end_ms, window.value)), "session", &sink);
+    let ended = events.transform_with_state::<u64, u16>("timers", |key, _| match key.due().is_empty() {
+        true => key.set_timer(Timer::EventTime(END)),
+        false => key.emit(*key.key()),
+    });
+    emit(&ended, "ended", &sink);
+    let job = context.start().unwrap();
+    for batch in 1..=3 {
+        clock.advance(INTERVAL_MS);
+        assert!(wait_for_batch(&job, batch));
+    }
+    let rows = sorted(&sink.rows());
+    let of =
+        |label: &str| (1..=3).map(|batch| rows[&format!("{label} {batch:04}")].replace('\n', " ")).collect();
+    let of: &dyn Fn(&str) -> Vec<String> = &of;
+    // No window of 10 ms that holds the last 6 ends before time does: the last time is ...615.
+    assert_eq!(of("tumbling"), ["(1, 15, 1)", "", ""]);
+    assert_eq!(of("late"), ["(1, 3) (2, 1)", "(3, 0)", ""]);
+    assert_eq!(of("session"), ["(1, 10, 1)", "(1, 0, 1) (2, 0, 1) (3, 0, 1)", ""]);
+    assert_eq!(of("ended"), ["", "1 2", "3"]);
+    for name in ["tumbling", "session", "timers"] {
+        assert_eq!(job.keys_in_state(name).unwrap(), 0, "`{name}` left something behind");
     }
 }
 

@@ -201,6 +201,19 @@ mod tests {
         OperatorState::new("totals", StateType::of::<u16, u64>())
     }
 
+    /// Such as the keys of nothing but late records: nothing of theirs is in any checkpoint.
+    #[test]
+    fn keys_that_never_get_a_value_take_no_memory_after_a_checkpoint() {
+        let (executor, state) = (Executor::new(2, 1).unwrap(), operator());
+        for checkpoint in 0..50 {
+            for key in (0..200).map(|key| checkpoint * 1_000 + key) {
+                state.group(3).touch(key, &key.to_le_bytes()).unwrap();
+            }
+            assert!(state.encode_changes(&executor, checkpoint).unwrap().is_empty());
+            assert_eq!(state.group(3).table().len(), 0);
+        }
+    }
+
     proptest! {
         #![proptest_config(crate::cases::cases(48))]
         /// Random changes over checkpoints and restarts, with every base and delta really written: what is

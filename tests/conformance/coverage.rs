@@ -17,12 +17,14 @@ const EXEMPT: [(&str, &str); 7] = [
 ];
 
 /// Types under `src/dstream` and `src/rdd` that are no streams: what operations are given or give out.
-const NO_STREAMS: [(&str, &str); 5] = [
+const NO_STREAMS: [(&str, &str); 7] = [
     ("BatchInfo", "given to outputs; the row of `for_each_rdd` checks its content"),
     ("Emitter", "given to `flat_map`"),
+    ("EventWindows", "given to `window`; every kind has its row"),
     ("LocalRdds", "makes RDDs without a job, for tests: tests/rdd_ops.rs"),
     ("StateSpec", "given to operators that keep state"),
     ("StateView", "every row that keeps state is compared through it"),
+    ("Watermarks", "given to `with_event_time`; the rows of event time have bounds and idle streams"),
 ];
 
 /// Every `pub fn` of an inherent implementation that makes or takes part in a stream, as `Type::method`, with its

@@ -44,6 +44,8 @@
 #[path = "../support/cases.rs"]
 mod cases;
 mod coverage;
+#[path = "../event_time/model.rs"]
+mod event_time_model;
 #[path = "../support/lives.rs"]
 mod lives;
 mod rows;

@@ -105,6 +105,11 @@ impl Expected {
         self.states.insert(name, sorted(shown(pairs)));
     }
 
+    /// The operator `name` holds exactly so many keys at the end.
+    pub fn exact_keys(&mut self, name: &'static str, keys: usize) {
+        self.keys(name, keys as u64..=keys as u64);
+    }
+
     /// The operator `name` holds so many keys at the end.
     pub fn keys(&mut self, name: &'static str, keys: RangeInclusive<u64>) {
         self.keys.insert(name, keys);

@@ -6,7 +6,8 @@ use std::fmt::Debug;
 
 use millpond::WindowResult;
 
-use crate::support::{Chunk, INTERVAL_MS};
+/// The records of one batch.
+pub type Chunk = Vec<(u16, i64)>;
 
 /// The key of a record that only moves the watermark.
 pub const FLUSH: u16 = u16::MAX;
@@ -28,13 +29,14 @@ pub struct Shape {
     pub gap: u64,
     pub bound: u64,
     pub lateness: u64,
+    /// In batches.
     pub idle_after: u64,
     pub within: u64,
     pub bounds: (i64, i64),
 }
 
 /// One batch: the records that arrive, and the watermarks before it and with it.
-struct Step {
+pub struct Step {
     batch: u64,
     left: Chunk,
     right: Chunk,
@@ -62,15 +64,13 @@ fn watermarks(chunks: &[Chunk], shape: &Shape) -> Vec<(u64, bool)> {
             active = batch;
         }
         max = chunk.iter().map(|(_, value)| time_of(*value)).fold(max, u64::max);
-        (
-            max.saturating_sub(shape.bound),
-            chunk.is_empty() && (batch - active) * INTERVAL_MS >= shape.idle_after,
-        )
+        (max.saturating_sub(shape.bound), chunk.is_empty() && batch - active >= shape.idle_after)
     };
     chunks.iter().enumerate().map(&mut of_batch).collect()
 }
 
-fn steps(left: &[Chunk], right: &[Chunk], shape: &Shape, emitted: &mut Emitted) -> Vec<Step> {
+/// What every operator on both streams goes by; adds their watermarks.
+pub fn steps(left: &[Chunk], right: &[Chunk], shape: &Shape, emitted: &mut Emitted) -> Vec<Step> {
     let marks = watermarks(left, shape).into_iter().zip(watermarks(right, shape));
     let mut before = 0;
     let mut steps = Vec::new();
@@ -111,14 +111,15 @@ pub fn run(left: &[Chunk], right: &[Chunk], shape: &Shape) -> Emitted {
     emitted
 }
 
-fn windows<A: Debug>(
+/// Tumbling and sliding windows. Returns how many keys are kept at the end.
+pub fn windows<A: Debug>(
     steps: &[Step],
     shape: &Shape,
     slide: u64,
     label: &str,
     finish: impl Fn(&mut Vec<i64>) -> A,
     emitted: &mut Emitted,
-) {
+) -> usize {
     let is_end = |end: u64| (end as i64 - (shape.offset + shape.size) as i64).rem_euclid(slide as i64) == 0;
     let mut all = BTreeMap::<(u16, u64), (Vec<i64>, Option<u32>)>::new();
     for step in steps {
@@ -151,6 +152,16 @@ fn windows<A: Debug>(
         add(emitted, label, step.batch, results);
         add(emitted, &format!("{label}-late"), step.batch, late);
     }
+    let end = last_watermark(steps);
+    count_distinct(all.keys().filter(|(_, window)| window + shape.lateness > end).map(|(key, _)| *key))
+}
+
+fn last_watermark(steps: &[Step]) -> u64 {
+    steps.last().map_or(0, |step| step.now)
+}
+
+fn count_distinct(keys: impl Iterator<Item = u16>) -> usize {
+    keys.collect::<BTreeSet<_>>().len()
 }
 
 struct Session {
@@ -190,7 +201,8 @@ fn merge_all(mut sessions: Vec<Session>, gap: u64) -> Vec<Session> {
     sessions
 }
 
-fn sessions(steps: &[Step], shape: &Shape, emitted: &mut Emitted) {
+/// Returns how many keys are kept at the end.
+pub fn sessions(steps: &[Step], shape: &Shape, emitted: &mut Emitted) -> usize {
     let mut open: Vec<Session> = Vec::new();
     for step in steps {
         let is_over = |last: u64, mark: u64| last + shape.gap + shape.lateness <= mark;
@@ -239,9 +251,11 @@ fn sessions(steps: &[Step], shape: &Shape, emitted: &mut Emitted) {
         add(emitted, "session", step.batch, results);
         open.retain(|session| !is_over(session.last(), step.now));
     }
+    count_distinct(open.iter().map(|session| session.key))
 }
 
-fn unique(steps: &[Step], shape: &Shape, emitted: &mut Emitted) {
+/// Without duplicates, by key and by a key of the value. Returns how many keys of each are kept at the end.
+pub fn unique(steps: &[Step], shape: &Shape, emitted: &mut Emitted) -> [usize; 2] {
     let mut passed = Vec::<(u16, u64)>::new();
     let mut passed_values = Vec::<(u16, u64)>::new();
     for step in steps {
@@ -270,6 +284,10 @@ fn unique(steps: &[Step], shape: &Shape, emitted: &mut Emitted) {
         add(emitted, "unique-late", step.batch, late);
         add(emitted, "unique-value", step.batch, values);
     }
+    let end = last_watermark(steps);
+    [passed, passed_values].map(|passed| {
+        count_distinct(passed.iter().filter(|(_, time)| time + shape.within >= end).map(|(key, _)| *key))
+    })
 }
 
 /// A record with its time.
@@ -304,7 +322,8 @@ fn unpaired(side: &mut [Candidate], reach: i64, now: u64) -> Vec<Timed> {
     rows
 }
 
-fn join(steps: &[Step], shape: &Shape, emitted: &mut Emitted) {
+/// Returns how many keys are kept at the end.
+pub fn join(steps: &[Step], shape: &Shape, emitted: &mut Emitted) -> usize {
     let (mut lefts, mut rights) = (Vec::<Candidate>::new(), Vec::<Candidate>::new());
     for step in steps {
         let (old_lefts, old_rights) = (lefts.len(), rights.len());
@@ -330,9 +349,16 @@ fn join(steps: &[Step], shape: &Shape, emitted: &mut Emitted) {
         add(emitted, "join-late-left", step.batch, late_lefts);
         add(emitted, "join-late-right", step.batch, late_rights);
     }
+    let end = last_watermark(steps) as i64;
+    let sides = [(&lefts, shape.bounds.1), (&rights, -shape.bounds.0)];
+    let kept = sides
+        .into_iter()
+        .flat_map(|(side, reach)| side.iter().filter(move |one| time_of(one.value) as i64 + reach >= end));
+    count_distinct(kept.map(|one| one.key))
 }
 
-fn timers(steps: &[Step], shape: &Shape, emitted: &mut Emitted) {
+/// Counts until a timer comes. Returns those that are waiting for it.
+pub fn timers(steps: &[Step], shape: &Shape, emitted: &mut Emitted) -> BTreeMap<u16, u64> {
     let mut waiting = BTreeMap::<u16, (u64, u64)>::new();
     for step in steps {
         let mut fired: Vec<(u16, u64)> = Vec::new();
@@ -346,4 +372,5 @@ fn timers(steps: &[Step], shape: &Shape, emitted: &mut Emitted) {
         }
         add(emitted, "timers", step.batch, fired);
     }
+    waiting.into_iter().map(|(key, (_, count))| (key, count)).collect()
 }

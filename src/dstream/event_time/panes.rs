@@ -22,11 +22,11 @@ fn greatest_common_divisor(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { greatest_common_divisor(b, a % b) }
 }
 
-/// The first time after `time_ms` that is `phase_ms` past a multiple of `step_ms`.
-fn next_after(time_ms: u64, step_ms: u64, phase_ms: u64) -> u64 {
-    let (time, step, phase) = (u128::from(time_ms), u128::from(step_ms), u128::from(phase_ms));
-    let past = (time + step - phase % step) % step;
-    u64::try_from(time + step - past).unwrap_or(u64::MAX)
+/// The first time after `time_ms` that is `phase_ms` past a multiple of `step_ms`, be it beyond the last that there
+/// is.
+fn next_after(time_ms: u64, step_ms: u64, phase_ms: u128) -> u128 {
+    let (time, step) = (u128::from(time_ms), u128::from(step_ms));
+    time + step - (time + step - phase_ms % step) % step
 }
 
 impl Panes {
@@ -37,28 +37,30 @@ impl Panes {
         Panes { size_ms, slide_ms, width_ms, offset_ms: offset_ms % slide_ms }
     }
 
-    fn pane_of(&self, time_ms: u64) -> u64 {
-        next_after(time_ms, self.width_ms, self.offset_ms)
+    /// The pane of a time, unless it is in no window that ends before time does.
+    fn pane_of(&self, time_ms: u64) -> Option<u64> {
+        let pane = u64::try_from(next_after(time_ms, self.width_ms, self.offset_ms.into())).ok()?;
+        (self.last_window(pane) >= pane).then_some(pane)
     }
 
-    fn next_window(&self, after_ms: u64) -> u64 {
-        let phase = self.offset_ms + self.size_ms % self.slide_ms;
+    fn next_window(&self, after_ms: u64) -> u128 {
+        let phase = u128::from(self.offset_ms) + u128::from(self.size_ms % self.slide_ms);
         next_after(after_ms, self.slide_ms, phase)
     }
 
     /// The last window that the pane is in.
     fn last_window(&self, pane: u64) -> u64 {
-        // The next one begins where the pane ends, or later.
+        // The next one begins where the pane ends, or later, or does not end before time does.
         let beyond = self.next_window(pane.saturating_add(self.size_ms - self.width_ms));
-        beyond.saturating_sub(self.slide_ms)
+        u64::try_from(beyond.saturating_sub(self.slide_ms.into())).unwrap_or(u64::MAX)
     }
 
     /// The windows that the pane is in and that end in `(after, until]`.
     fn windows_of(&self, pane: u64, after: u64, until: u64) -> impl Iterator<Item = u64> {
         let until = until.min(self.last_window(pane));
-        let first = self.next_window(after.max(pane.saturating_sub(1)));
+        let first = u64::try_from(self.next_window(after.max(pane.saturating_sub(1)))).ok();
         let next = |end: &u64| end.checked_add(self.slide_ms);
-        std::iter::successors(Some(first), next).take_while(move |end| *end <= until)
+        std::iter::successors(first, next).take_while(move |end| *end <= until)
     }
 }
 
@@ -141,11 +143,11 @@ impl<K: Key, V: Data, F: Fold<V>>
         let mut key = KeyPanes::of(visit.state.take(), before);
         let mut changed = BTreeMap::new();
         for (time_ms, Nested(value)) in values {
-            let pane = self.panes.pane_of(*time_ms);
-            if self.is_over(self.panes.last_window(pane), before) {
+            let is_open = |pane: &u64| !self.is_over(self.panes.last_window(*pane), before);
+            let Some(pane) = self.panes.pane_of(*time_ms).filter(is_open) else {
                 out.push(WindowOutput::Late(*time_ms, visit.key.clone(), value.clone()));
                 continue;
-            }
+            };
             let part = key.parts.remove(&pane);
             changed.entry(pane).or_insert(part.is_none());
             key.parts.insert(pane, self.fold.extend(part, *time_ms, value.clone()));
@@ -196,7 +198,7 @@ mod tests {
             let panes = Panes::new(size, slide, offset);
             let is_end = |end: i64| (end - (offset + size) as i64).rem_euclid(slide as i64) == 0;
             let expected: Vec<u64> = (time + 1..=time + size).filter(|end| is_end(*end as i64)).collect();
-            let pane = panes.pane_of(time);
+            let pane = panes.pane_of(time).unwrap();
             prop_assert_eq!(panes.windows_of(pane, 0, u64::MAX).collect::<Vec<_>>(), expected.clone());
             prop_assert_eq!(panes.last_window(pane), *expected.last().unwrap());
             for end in expected {
@@ -205,12 +207,20 @@ mod tests {
         }
     }
 
+    /// A record would be lost if it had a pane that is in no window.
     #[test]
-    fn the_end_of_time_is_no_panic() {
-        let panes = Panes::new(10, 4, 3);
-        for time in [u64::MAX - 20, u64::MAX - 1, u64::MAX] {
-            let pane = panes.pane_of(time);
-            assert!(panes.windows_of(pane, 0, u64::MAX).count() <= 3);
+    fn at_the_end_of_time_a_pane_is_in_a_window_or_there_is_none() {
+        for (size, slide, offset) in
+            [(10, 4, 3), (10, 10, 0), (1, 1, 0), (u64::MAX, u64::MAX / 2 + 9, u64::MAX / 2)]
+        {
+            let panes = Panes::new(size, slide, offset);
+            for time in [u64::MAX - 20, u64::MAX - 9, u64::MAX - 4, u64::MAX - 1, u64::MAX] {
+                let of_time = |end: u64| time < end && end - size.min(end) <= time;
+                let windows = |pane| panes.windows_of(pane, 0, u64::MAX).collect::<Vec<_>>();
+                let found = panes.pane_of(time).map(windows);
+                assert!(found.is_none_or(|ends| !ends.is_empty() && ends.into_iter().all(of_time)));
+            }
+            assert_eq!(panes.pane_of(u64::MAX), None);
         }
     }
 }

@@ -78,7 +78,7 @@ impl<F> SessionOperator<F> {
         let mut clusters: Vec<Cluster<P>> = Vec::new();
         for mut part in parts {
             match clusters.last_mut() {
-                Some(cluster) if part.first_ms < cluster.last_ms.saturating_add(self.gap_ms) => {
+                Some(cluster) if part.first_ms.saturating_sub(cluster.last_ms) < self.gap_ms => {
                     cluster.last_ms = cluster.last_ms.max(part.last_ms);
                     cluster.sessions.append(&mut part.sessions);
                     cluster.records.append(&mut part.records);

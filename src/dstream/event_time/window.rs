@@ -99,7 +99,8 @@ impl<K: Key, V: Data> EventStream<(K, V)> {
     /// of it. A record that is late for all of its windows, which is one whose window's end plus the allowed
     /// lateness was not after the watermark of the batches before, goes to [`Windowed::late`]. For sessions
     /// that is the session of this record alone, and one that lies between the first and the last record of a
-    /// session that is not over is not late: it joins it.
+    /// session that is not over is not late: it joins it. A record whose windows would all end after the last
+    /// time there is, `u64::MAX`, is in none and goes there as well.
     ///
     /// One shuffle. Kept for each key, under `name`: one value for each window, session or, where windows
     /// overlap, pane (the greatest common divisor of size and slide). A start refuses the

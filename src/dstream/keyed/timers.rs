@@ -24,7 +24,8 @@ struct DueQueue {
 
 impl DueQueue {
     fn schedule(&mut self, at: u32, due: u64) {
-        let number = at as usize;
+        // Looked at a moment early, a timer at the end of time is just not due yet.
+        let (number, due) = (at as usize, due.min(NEVER - 1));
         if self.earliest.len() <= number {
             self.earliest.resize(number + 1, NEVER);
         }
@@ -127,5 +128,14 @@ mod tests {
             queue.schedule(7, now + 500);
             assert_eq!(queue.by_time.len(), 1, "at {now}");
         }
+    }
+
+    #[test]
+    fn a_timer_at_the_end_of_time_is_entered() {
+        let mut queue = DueQueue::default();
+        queue.schedule(7, u64::MAX);
+        queue.schedule(7, u64::MAX);
+        assert_eq!(queue.due(u64::MAX).collect::<Vec<_>>(), [7]);
+        assert_eq!(queue.due(u64::MAX - 2).count(), 0);
     }
 }

@@ -1,5 +1,7 @@
 //! One file for one operation or a few that belong together. A new file is declared and its table listed here.
 
+mod event_time;
+mod event_windows;
 mod fallible;
 mod joins;
 mod kept;
@@ -44,6 +46,8 @@ pub fn all() -> Vec<&'static Row> {
         sinks::ROWS,
         timers::ROWS,
         windows::ROWS,
+        event_time::ROWS,
+        event_windows::ROWS,
     ];
     tables.into_iter().flatten().collect()
 }
