@@ -31,8 +31,9 @@ impl Watermarks {
     }
 
     /// Where streams meet ([`EventStream::union`], [`EventStream::interval_join`]), one that had no record for
-    /// this long, by the times of batches, does not hold the watermark back. Default: it holds it back for
-    /// ever. A watermark of one stream only moves with its records, idle or not.
+    /// this long does not hold the watermark back. Each batch without records counts one batch interval (one
+    /// slide, on a stream of windows), however late it is: the time that a job was down is not the stream's.
+    /// Default: it holds it back for ever. A watermark of one stream only moves with its records, idle or not.
     #[must_use]
     pub fn idle_after(mut self, duration: Duration) -> Self {
         self.idle_after_ms = Some(in_ms(duration));
@@ -40,7 +41,7 @@ impl Watermarks {
     }
 }
 
-/// Max event time seen, time of the last batch with records (or the first batch), watermark.
+/// Max event time seen, for how long there were no records (up to when that makes the stream idle), watermark.
 type Row = (u64, u64, u64);
 
 struct WatermarkNode<T> {
@@ -114,19 +115,23 @@ impl<T: Record> StatefulNode for WatermarkNode<T> {
     fn advance(&self, batch: &Batch) -> Result<()> {
         let latest = self.latest(batch)?;
         let stored: Option<Row> = read_row(&self.state)?;
-        let (mut max_ms, mut active_ms, before) = stored.unwrap_or((0, batch.time.0, 0));
-        if let Some(latest) = latest {
-            max_ms = max_ms.max(latest);
-            active_ms = batch.time.0;
-        }
+        let (max_ms, quiet_ms, before) = stored.unwrap_or((0, 0, 0));
+        let max_ms = latest.map_or(max_ms, |latest| max_ms.max(latest));
+        let idle_after_ms = self.watermarks.idle_after_ms;
+        let quiet_ms = match latest {
+            Some(_) => 0,
+            // The stream's first batch begins its silence.
+            None if stored.is_none() || !self.timed.is_due(batch) => quiet_ms,
+            None => {
+                quiet_ms.saturating_add(self.timed.slide_or_interval_ms()).min(idle_after_ms.unwrap_or(0))
+            }
+        };
         let now = before.max(max_ms.saturating_sub(self.watermarks.bound_ms));
-        let row = (max_ms, active_ms, now);
+        let row = (max_ms, quiet_ms, now);
         if stored != Some(row) {
             write_row(&self.state, &row)?;
         }
-        let quiet_ms = batch.time.0.saturating_sub(active_ms);
-        let is_idle =
-            latest.is_none() && self.watermarks.idle_after_ms.is_some_and(|after| quiet_ms >= after);
+        let is_idle = latest.is_none() && idle_after_ms.is_some_and(|after| quiet_ms >= after);
         self.clock.set(before, now, is_idle);
         Ok(())
     }
