@@ -97,11 +97,11 @@ pub fn steps(left: &[Chunk], right: &[Chunk], shape: &Shape, emitted: &mut Emitt
 pub fn run(left: &[Chunk], right: &[Chunk], shape: &Shape) -> Emitted {
     let mut emitted = Emitted::new();
     let steps = steps(left, right, shape, &mut emitted);
-    let in_order = |values: &mut Vec<i64>| {
+    let in_order = |values: &mut [i64]| {
         values.sort_by_key(|value| time_of(*value));
-        values.clone()
+        values.to_vec()
     };
-    let sums = |values: &mut Vec<i64>| (values.len() as u64, values.iter().sum::<i64>());
+    let sums = |values: &mut [i64]| (values.len() as u64, values.iter().sum::<i64>());
     windows(&steps, shape, shape.size, "tumbling", in_order, &mut emitted);
     windows(&steps, shape, shape.slide, "sliding", sums, &mut emitted);
     sessions(&steps, shape, &mut emitted);
@@ -117,7 +117,7 @@ pub fn windows<A: Debug>(
     shape: &Shape,
     slide: u64,
     label: &str,
-    finish: impl Fn(&mut Vec<i64>) -> A,
+    finish: impl Fn(&mut [i64]) -> A,
     emitted: &mut Emitted,
 ) -> usize {
     let is_end = |end: u64| (end as i64 - (shape.offset + shape.size) as i64).rem_euclid(slide as i64) == 0;

@@ -6,12 +6,12 @@ use crate::event_time_model as model;
 use crate::rows::event_time::{SHAPE, both, expect, ms, steps};
 use crate::suite::{BY_HASH, Row};
 
-fn in_order(values: &mut Vec<i64>) -> Vec<i64> {
+fn in_order(values: &mut [i64]) -> Vec<i64> {
     values.sort_by_key(|value| model::time_of(*value));
-    values.clone()
+    values.to_vec()
 }
 
-fn count_and_sum(values: &mut Vec<i64>) -> (u64, i64) {
+fn count_and_sum(values: &mut [i64]) -> (u64, i64) {
     (values.len() as u64, values.iter().sum())
 }
 
@@ -63,7 +63,7 @@ pub const ROWS: &[Row] = &[
             let (steps, mut emitted) = steps(input);
             let keys = model::windows(&steps, &SHAPE, SHAPE.size, "tumbling", in_order, &mut emitted);
             let strict = model::Shape { offset: 0, lateness: 0, ..SHAPE };
-            let count = |values: &mut Vec<i64>| values.len();
+            let count = |values: &mut [i64]| values.len();
             let strict_keys = model::windows(&steps, &strict, strict.size, "strict", count, &mut emitted);
             for label in ["tumbling", "tumbling-late", "strict", "strict-late"] {
                 expect(expected, label, &emitted);
@@ -87,7 +87,7 @@ pub const ROWS: &[Row] = &[
         oracle: |input, expected| {
             let (steps, mut emitted) = steps(input);
             let keys = model::windows(&steps, &SHAPE, SHAPE.slide, "sliding", count_and_sum, &mut emitted);
-            let largest = |values: &mut Vec<i64>| values.iter().copied().fold(0, i64::max);
+            let largest = |values: &mut [i64]| values.iter().copied().fold(0, i64::max);
             model::windows(&steps, &SHAPE, SHAPE.slide, "largest", largest, &mut emitted);
             for label in ["sliding", "sliding-late", "largest"] {
                 expect(expected, label, &emitted);
