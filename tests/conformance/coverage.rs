@@ -6,12 +6,19 @@ use crate::rows;
 use crate::source_text::{assert_none, block_end, sources, words};
 
 /// Methods of streams and RDDs that no row is for, and why.
-const EXEMPT: [(&str, &str); 7] = [
+const EXEMPT: [(&str, &str); 11] = [
     ("DStream::print", "writes to the standard output of the test"),
     ("Rdd::to_debug_string", "describes a lineage, computes nothing; its doctest shows it"),
+    (
+        "StreamingContext::binary_records_stream",
+        "reads a directory that is written meanwhile: tests/sources.rs",
+    ),
+    ("StreamingContext::file_stream", "reads a directory that is written meanwhile: tests/sources.rs"),
     ("StreamingContext::queue_stream", "what is pushed is received, tests/recovery.rs and others crash it"),
     ("StreamingContext::receiver_stream", "fed by a thread of its own; tests/jobs.rs and others run it"),
     ("StreamingContext::replayable_stream", "the input of every row"),
+    ("StreamingContext::raw_socket_stream", "reads from the network: tests/sources.rs"),
+    ("StreamingContext::socket_stream", "reads from the network: tests/sources.rs"),
     ("StreamingContext::socket_text_stream", "reads from the network; tests/jobs.rs has a peer"),
     ("StreamingContext::text_file_stream", "reads a directory that is written meanwhile; tests/jobs.rs does"),
 ];

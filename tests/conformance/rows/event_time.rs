@@ -226,7 +226,7 @@ pub const ROWS: &[Row] = &[
     Row {
         // Counts what comes until a timer of event time, set by the first.
         name: "event time, transform_with_state",
-        covers: &["EventStream::transform_with_state"],
+        covers: &["EventStream::transform_with_state", "KeyContext::is_late"],
         describe: |job| {
             let counted = both(job, "timed").transform_with_state("timers", |key, values: &[(u64, i64)]| {
                 let mut count = key.take().unwrap_or(0u64);
