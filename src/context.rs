@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::batch::input::{BlockReader, LineBlocks, RecordBlocks};
 use crate::config::{Backpressure, Settings};
-use crate::driver::{self, Components, JobHandle, Listeners, StopMode, StreamingListener};
+use crate::driver::{self, Components, JobHandle, Listeners, StopMode, StreamingListener, UpgradePlan};
 use crate::dstream::{DStream, Graph, InputKind, PollSource};
 use crate::error::{Error, Result};
 use crate::format::records::POSITIONS_PREFIX;
@@ -352,6 +352,31 @@ impl StreamingContext {
         })
     }
 
+    /// What [`start`](StreamingContext::start) would do with the store as it is: which state goes on, is renamed, migrated,
+    /// begins or is lost, which batches are computed again, and what would be refused. Print it before a new version
+    /// of a job takes the place of the old one.
+    ///
+    /// Nothing is written and the lock is not taken: the old version may still run, and then the plan is for a
+    /// moment shortly before. No closure of the job is called.
+    ///
+    /// ```
+    /// # fn main() -> millpond::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let context = millpond::StreamingContext::builder("doc").store(dir.path().join("store")).build()?;
+    /// context.queue_stream::<String>("names").0.print(1);
+    /// let plan = context.plan()?;
+    /// assert!(plan.fresh && plan.problems.is_empty());
+    /// assert!(plan.to_string().ends_with("the job can start"));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`start`](StreamingContext::start) that come from the description, and from a store that cannot be
+    /// read or is another job's.
+    pub fn plan(&self) -> Result<UpgradePlan> {
+        driver::plan_upgrade(&self.components.settings, &self.graph.outline()?)
+    }
+
     /// Opens the store, restores the newest sound checkpoint, replays the batches after it, and then
     /// starts to receive and to run new batches. Returns when the job is ready.
     ///
@@ -360,7 +385,8 @@ impl StreamingContext {
     ///   input, nothing to do.
     /// * [`ErrorKind::Locked`]: another process runs on the store.
     /// * [`ErrorKind::Incompatible`]: the directory is no store, another job's, or of a newer version; or the
-    ///   job lacks an operator that has state in it.
+    ///   job cannot go on with the state in it, or would lose some: the message ends with the
+    ///   [plan](StreamingContext::plan).
     /// * [`ErrorKind::Corrupt`]: no sound way back into the job.
     /// * What a replayed batch failed with.
     ///

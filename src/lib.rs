@@ -93,14 +93,14 @@ pub mod inspect;
 pub use arrow_array;
 #[cfg(feature = "parquet")]
 pub use arrow_schema;
-pub use checkpoint::protocol::StateMatch;
+pub use checkpoint::matching::StateMatch;
 pub use config::{Backpressure, KEY_GROUPS, Settings};
 pub use context::{ActiveOrStarted, ContextBuilder, RunningContext, StreamingContext};
 pub use driver::{
-    BatchCompleted, BatchStarted, BatchSubmitted, CheckpointFailed, CheckpointWritten, ContextState, Failure,
-    JobHandle, OutputOperationCompleted, OutputOperationStarted, Progress, ReceiverFailed, ReceiverStarted,
-    ReceiverStopped, RecoveryReport, StatsListener, StopMode, StreamInput, StreamingListener,
-    StreamingStarted, StreamingStopped,
+    BatchCompleted, BatchStarted, BatchSubmitted, ChangedSetting, CheckpointFailed, CheckpointWritten,
+    ContextState, Failure, JobHandle, OutputOperationCompleted, OutputOperationStarted, PlannedState,
+    PlannedStream, Progress, ReceiverFailed, ReceiverStarted, ReceiverStopped, RecoveryReport, StatsListener,
+    StopMode, StreamInput, StreamMatch, StreamingListener, StreamingStarted, StreamingStopped, UpgradePlan,
 };
 pub use dstream::{
     Accumulator, Broadcast, DStream, Dataset, Deduplicated, EventStream, EventWindows, Fallible,

@@ -6,7 +6,7 @@ use std::ops::Range;
 use crate::checkpoint::tallies::Tallies;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::records::{
-    CatalogRecord, CheckpointRecord, DoneRecord, OperatorRef, PlanRecord, RunRecord, TallyDelta,
+    CatalogRecord, CheckpointRecord, DoneRecord, PlanRecord, RunRecord, TallyDelta,
 };
 use crate::id::EpochId;
 use crate::store::catalog::EpochContents;
@@ -187,42 +187,6 @@ pub(crate) fn choose(
         walked_back,
         lost_plans: replayed_to + 1..next_batch,
     })
-}
-
-/// What becomes of an operator's state at a start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StateMatch {
-    /// The job has an operator of this name and type: it goes on with its state.
-    Matched,
-    /// The job has an operator that the checkpoint does not: it begins empty.
-    New,
-    /// The checkpoint has state that no operator of the job takes.
-    Dropped,
-    /// There is an operator of this name, for keys or values of another type.
-    Incompatible,
-}
-
-/// Matches the operators of a checkpoint with those of the job, by name.
-pub(crate) fn match_operators(stored: &[OperatorRef], job: &[OperatorRef]) -> BTreeMap<String, StateMatch> {
-    let same_type = |a: &OperatorRef, b: &OperatorRef| {
-        (&a.key_type, &a.value_type, a.value_width) == (&b.key_type, &b.value_type, b.value_width)
-    };
-    let mut matches = BTreeMap::new();
-    for operator in job {
-        let outcome = match stored.iter().find(|stored| stored.name == operator.name) {
-            None => StateMatch::New,
-            Some(stored) if same_type(stored, operator) => StateMatch::Matched,
-            Some(_) => StateMatch::Incompatible,
-        };
-        matches.insert(operator.name.clone(), outcome);
-    }
-    for stored in stored {
-        // State that was never filled is no loss.
-        if stored.keys > 0 {
-            matches.entry(stored.name.clone()).or_insert(StateMatch::Dropped);
-        }
-    }
-    matches
 }
 
 /// A committed checkpoint, as retention sees it.
@@ -503,31 +467,5 @@ mod tests {
             segments: [2].into(),
         };
         assert_eq!(super::needed(&[slow]).unwrap().epoch, EpochId(1));
-    }
-
-    #[test]
-    fn operators_are_matched_by_name() {
-        let operator = |name: &str, value: &str, keys| OperatorRef {
-            name: name.into(),
-            key_type: "bytes".into(),
-            value_type: value.into(),
-            value_width: 8,
-            keys,
-        };
-        let stored = [
-            operator("a", "u64", 3),
-            operator("b", "u64", 3),
-            operator("c", "u64", 3),
-            operator("e", "u64", 0),
-        ];
-        let job = [operator("a", "u64", 0), operator("b", "i64", 0), operator("d", "u64", 0)];
-        let matches = match_operators(&stored, &job);
-        let expected = [
-            ("a", StateMatch::Matched),
-            ("b", StateMatch::Incompatible),
-            ("c", StateMatch::Dropped),
-            ("d", StateMatch::New),
-        ];
-        assert_eq!(matches, expected.map(|(name, outcome)| (name.to_owned(), outcome)).into());
     }
 }

@@ -9,6 +9,7 @@ mod report;
 mod run;
 mod shares;
 mod start;
+mod upgrade;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
@@ -27,6 +28,8 @@ pub use listener::{
 };
 pub use progress::{Progress, RecoveryReport};
 pub(crate) use start::{Components, start};
+pub(crate) use upgrade::plan as plan_upgrade;
+pub use upgrade::{ChangedSetting, PlannedState, PlannedStream, StreamMatch, UpgradePlan};
 
 use crate::batch::tick::{Tick, following, next};
 use crate::checkpoint::writer::CheckpointWriter;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::checkpoint::protocol::StateMatch;
+use crate::checkpoint::matching::StateMatch;
 use crate::id::{BatchId, BatchTime, CheckpointId};
 
 /// How far a job has come in this run.

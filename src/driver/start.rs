@@ -1,19 +1,20 @@
 //! Starting a job: open the store, find where to begin, replay, and only then receive.
 
+use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, RwLock};
 
 use tokio::sync::watch;
 
-use crate::checkpoint::protocol::{StateMatch, match_operators};
+use crate::checkpoint::matching::{Match, StateMatch};
 use crate::checkpoint::recovery::{Found, read_store};
 use crate::checkpoint::writer::{CheckpointWriter, WriterSetup};
 use crate::config::Settings;
 use crate::dstream::{Input, InputKind, Job};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::exec::Executor;
 use crate::format::records::{PlanRecord, RunRecord, TallyDelta};
-use crate::id::{BatchId, BatchTime, BlockId, CheckpointId, EpochId};
+use crate::id::{BatchId, BatchTime, BlockId, EpochId};
 use crate::receive_log::{self, ReceiveLog, ReceivedBlock};
 use crate::sink::SinkStart;
 use crate::source::{Inlet, run_receiver};
@@ -27,6 +28,7 @@ use crate::time::{Clock, Stopwatch, WakeUp};
 use super::rate::Rates;
 use super::report::ReceiverReports;
 use super::run::Emit;
+use super::upgrade::{UpgradePlan, plan_of};
 use super::{Driver, Listeners, Progress, Receivers, RecoveryReport, Shared, StopMode, lock};
 
 /// A start that finds more epochs than this takes a checkpoint at once, so that crash loops do not pile
@@ -56,21 +58,10 @@ pub(crate) fn start(components: Components, mut job: Job) -> Result<Started> {
     let executor = Arc::new(executor.with_disk(disk.clone()));
     let store = Store::open(&settings.store, &settings.name, disk)?;
     let found = read_store(&store.paths, store.identity.store, &executor)?;
-    let mut report = report_of(&found, &settings, &job)?;
-    for state in job.states() {
-        // State that an older checkpoint had under this name, and the chosen one does not, is gone.
-        match report.operators.get(state.name()) {
-            Some(StateMatch::Matched) => state.restore(&found.segments),
-            _ => state.begin_over(&found.segments),
-        }
-    }
-    job.variables.restored(&executor)?;
-    for node in &job.stateful {
-        match report.operators.get(node.state().name()) {
-            Some(StateMatch::Matched) => node.restored()?,
-            _ => node.initialize()?,
-        }
-    }
+    let (plan, matches) = plan_of(&found, &settings, &job.outline());
+    plan.check()?;
+    let mut report = report_of(&found, plan);
+    restore(&job, &found, &matches, &executor)?;
     open_sinks(&job, &found, &settings, &store)?;
     let lineage = std::mem::take(&mut job.lineage);
     let mut driver = Driver::assemble(settings, clock, store, executor, job, &found)?;
@@ -85,6 +76,27 @@ pub(crate) fn start(components: Components, mut job: Job) -> Result<Started> {
     report.took = watch.elapsed();
     report.log();
     Ok(Started { shared: driver.shared.clone(), driver, report })
+}
+
+/// Puts the states of the checkpoint in place.
+fn restore(job: &Job, found: &Found, matches: &[Match], executor: &Executor) -> Result<()> {
+    let matches: HashMap<&str, &Match> = matches.iter().map(|found| (&*found.name, found)).collect();
+    for state in job.states() {
+        let stored = matches.get(state.name()).and_then(|found| Some((found, found.stored.as_ref()?)));
+        match stored {
+            Some((Match { outcome: StateMatch::Matched, .. }, _)) => state.restore(&found.segments),
+            Some((matched, stored)) => {
+                state.take_over(&found.segments, &stored.name, matched.convert.as_ref(), executor)?;
+            }
+            // State that an older checkpoint had under this name, and the chosen one does not, is gone.
+            None => state.hide(&found.segments),
+        }
+    }
+    job.variables.restored(executor)?;
+    job.stateful.iter().try_for_each(|node| match matches.get(node.state().name()) {
+        Some(Match { outcome: StateMatch::Matched | StateMatch::Upgraded { .. }, .. }) => node.restored(),
+        _ => node.initialize(),
+    })
 }
 
 /// A sink may refuse to go on from this store; nothing was changed in it yet.
@@ -207,34 +219,17 @@ fn shared_of(
     })
 }
 
-/// Matches the job with the store, and refuses what would lose something.
-fn report_of(found: &Found, settings: &Settings, job: &Job) -> Result<RecoveryReport> {
-    let recovery = &found.recovery;
-    let stored = recovery.checkpoint.as_ref().map_or(&[][..], |checkpoint| &checkpoint.operators);
-    let described: Vec<_> = job.states().iter().map(|state| state.describe()).collect();
-    let operators = match_operators(stored, &described);
-    for (name, outcome) in &operators {
-        let message = match outcome {
-            StateMatch::Incompatible => {
-                format!("the state of `{name}` was kept for other types of key or value")
-            }
-            StateMatch::Dropped if !settings.allow_dropping_state => format!(
-                "the job has no operator `{name}` any more: bring it back under this name, or allow dropping state"
-            ),
-            _ => continue,
-        };
-        return Err(Error::new(ErrorKind::Incompatible, message));
-    }
-    Ok(RecoveryReport {
-        fresh: found.is_fresh(),
-        checkpoint: recovery.checkpoint.as_ref().map(|c| (CheckpointId(c.checkpoint), BatchId(c.batch))),
+fn report_of(found: &Found, plan: UpgradePlan) -> RecoveryReport {
+    RecoveryReport {
+        fresh: plan.fresh,
+        checkpoint: plan.checkpoint,
         pending_blocks: found.log.blocks.len(),
-        operators,
-        walked_back: recovery.walked_back.iter().map(|(id, why)| (CheckpointId(*id), why.clone())).collect(),
-        lost_plans: recovery.lost_plans.clone(),
+        operators: plan.states.into_iter().map(|state| (state.operator, state.outcome)).collect(),
+        walked_back: plan.walked_back,
+        lost_plans: found.recovery.lost_plans.clone(),
         damage: found.history.damage.iter().chain(&found.log.notes).cloned().collect(),
         ..RecoveryReport::default()
-    })
+    }
 }
 
 /// What a process that was killed wrote last may not have reached the disk yet. From here on it is built upon: a

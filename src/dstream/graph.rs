@@ -8,6 +8,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::batch::Batch;
 use crate::dstream::Output;
 use crate::dstream::shared::{SharedVariable, SharedVariables, Tallied};
+use crate::dstream::upgrades::names_clash;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::records::{LineageNode, POSITIONS_PREFIX};
 use crate::id::{BatchTime, StreamId};
@@ -90,6 +91,27 @@ pub(crate) struct Graph {
     partitions: usize,
     interval_ms: u64,
     parts: Mutex<Parts>,
+}
+
+/// The parts of a job that a store knows by name.
+pub(crate) struct Outline {
+    /// Everything that a checkpoint holds, in a fixed order.
+    pub(crate) states: Vec<Arc<OperatorState>>,
+    pub(crate) streams: Vec<(Arc<str>, StreamId)>,
+}
+
+impl Outline {
+    fn of(inputs: &[Input], stateful: &[Arc<dyn StatefulNode>], variables: &SharedVariables) -> Self {
+        let states = stateful.iter().map(|node| node.state().clone());
+        let positions = inputs.iter().filter_map(|input| match &input.kind {
+            InputKind::Replayable { positions, .. } => Some(positions.state().clone()),
+            _ => None,
+        });
+        Outline {
+            states: states.chain(variables.states()).chain(positions).collect(),
+            streams: inputs.iter().map(|input| (input.name.clone(), input.stream)).collect(),
+        }
+    }
 }
 
 /// A job as it runs: nothing can be added any more.
@@ -236,25 +258,44 @@ impl Graph {
         }
     }
 
+    /// What the description has so far.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidGraph`] where it is no job.
+    pub(crate) fn outline(&self) -> Result<Outline> {
+        let parts = self.lock();
+        parts.check()?;
+        Ok(Outline::of(&parts.inputs, &parts.stateful, &parts.variables))
+    }
+
     /// Closes the description.
     pub(crate) fn into_job(self: &Arc<Self>) -> Result<Job> {
         let closed = Parts { is_closed: true, ..Parts::default() };
         let parts = std::mem::replace(&mut *self.lock(), closed);
+        parts.check()?;
+        let fingerprint = xxh3_64(format!("{:?}", parts.nodes).as_bytes());
+        let Parts { nodes, inputs, stateful, variables, outputs, .. } = parts;
+        Ok(Job { inputs, stateful, variables, outputs, lineage: nodes, fingerprint })
+    }
+}
+
+impl Parts {
+    /// Whether this is a job.
+    fn check(&self) -> Result<()> {
         let invalid = |message: String| Err(Error::new(ErrorKind::InvalidGraph, message));
-        if let Some(problem) = parts.problems.first() {
+        if let Some(problem) = self.problems.first() {
             return invalid(problem.clone());
         }
-        if parts.inputs.is_empty() {
+        if self.inputs.is_empty() {
             return invalid("the job has no input stream".to_owned());
         }
-        if parts.outputs.is_empty() && parts.stateful.is_empty() {
+        if self.outputs.is_empty() && self.stateful.is_empty() {
             return invalid(
                 "the job has no output operation and keeps no state: it would do nothing".to_owned(),
             );
         }
-        let fingerprint = xxh3_64(format!("{:?}", parts.nodes).as_bytes());
-        let Parts { nodes, inputs, stateful, variables, outputs, .. } = parts;
-        Ok(Job { inputs, stateful, variables, outputs, lineage: nodes, fingerprint })
+        let states = self.stateful.iter().map(|node| node.state());
+        names_clash(states).map_or(Ok(()), invalid)
     }
 }
 
@@ -265,13 +306,12 @@ impl Job {
         stateful.chain(self.variables.states()).map(|state| (state.name().to_owned(), state)).collect()
     }
 
+    pub(crate) fn outline(&self) -> Outline {
+        Outline::of(&self.inputs, &self.stateful, &self.variables)
+    }
+
     /// Everything that a checkpoint holds, in a fixed order: stateful operators, shared variables, source positions.
     pub(crate) fn states(&self) -> Vec<Arc<OperatorState>> {
-        let stateful = self.stateful.iter().map(|node| node.state().clone());
-        let positions = self.inputs.iter().filter_map(|input| match &input.kind {
-            InputKind::Replayable { positions, .. } => Some(positions.state().clone()),
-            _ => None,
-        });
-        stateful.chain(self.variables.states()).chain(positions).collect()
+        self.outline().states
     }
 }

@@ -9,6 +9,7 @@ mod outputs;
 mod shared;
 mod state_spec;
 mod state_view;
+mod upgrades;
 mod windows;
 
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 pub use event_time::{
     Deduplicated, EventStream, EventWindows, IntervalJoined, Watermarks, Windowed, WindowedEvents,
 };
-pub(crate) use graph::{Graph, Input, InputKind, Job, PollSource, StatefulNode, Upstream};
+pub(crate) use graph::{Graph, Input, InputKind, Job, Outline, PollSource, StatefulNode, Upstream};
 pub use ops::{Fallible, KeyContext, MapWithState, State, Timer};
 pub(crate) use outputs::Output;
 pub(crate) use shared::SharedVariables;
@@ -25,6 +26,7 @@ pub(crate) use state_spec::InitialState;
 pub use state_spec::{StateSpec, Visit};
 pub(crate) use state_view::Boundary;
 pub use state_view::StateView;
+pub(crate) use upgrades::Upgrades;
 pub use windows::Remembered;
 
 use crate::batch::Batch;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::dstream::Graph;
+use crate::dstream::{Graph, Upgrades};
 use crate::error::Result;
 use crate::record::{Data, DataBuffer, Key};
 use crate::state::StateType;
@@ -42,6 +42,7 @@ pub struct StateSpec {
     pub(crate) timeout: Option<Duration>,
     pub(crate) time_to_live: Option<Duration>,
     pub(crate) initial: Option<InitialState>,
+    pub(crate) upgrades: Upgrades,
 }
 
 impl StateSpec {
@@ -53,6 +54,7 @@ impl StateSpec {
             timeout: None,
             time_to_live: None,
             initial: None,
+            upgrades: Upgrades::default(),
         }
     }
 
@@ -85,6 +87,48 @@ impl StateSpec {
     #[must_use]
     pub fn initial_state<K: Key, S: Data>(mut self, states: impl IntoIterator<Item = (K, S)>) -> Self {
         self.initial = Some(InitialState::of(states));
+        self
+    }
+
+    /// A name that the operator had in an earlier version of the job. Where a store has state under it and none
+    /// under the name of now, the operator goes on with that; from the next checkpoint on it is stored under the
+    /// new name alone. Several may be given, of which one may have state. After that checkpoint this may go.
+    ///
+    /// ```
+    /// use millpond::StateSpec;
+    ///
+    /// let spec = StateSpec::named("visits").was("hits").was("clicks");
+    /// ```
+    #[must_use]
+    pub fn was(mut self, name: impl Into<String>) -> Self {
+        self.upgrades.names.push(name.into());
+        self
+    }
+
+    /// How a state of an earlier version of the job becomes one of a newer version. Where a store has states of the
+    /// type `Old`, each is migrated when the job starts, which reads all of the operator's state into memory; the
+    /// next checkpoint holds the new ones alone, and a crash before it has them migrated again, so `migrate` must
+    /// depend on nothing but the state. Timers and the end of a time to live stay. A function that panics fails the
+    /// start, and nothing in the store has changed.
+    ///
+    /// Several may be given: one for each old type, each to the present one or to another from which a migration
+    /// goes on. Types are told apart by their names without paths, and by the size of their archives: the old type can
+    /// keep its name in a module of its own, as long as the new one differs in one of both.
+    ///
+    /// ```
+    /// use millpond::StateSpec;
+    ///
+    /// // Version 1 kept a count, version 2 a count and a sum, version 3 counts in 128 bits.
+    /// let spec = StateSpec::named("totals")
+    ///     .migrate_from(|count: u64| (count, 0i64))
+    ///     .migrate_from(|(count, sum): (u64, i64)| (u128::from(count), sum));
+    /// ```
+    #[must_use]
+    pub fn migrate_from<Old: Data, New: Data>(
+        mut self,
+        migrate: impl Fn(Old) -> New + Send + Sync + 'static,
+    ) -> Self {
+        self.upgrades.add_migration(migrate);
         self
     }
 

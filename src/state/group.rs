@@ -5,6 +5,7 @@ use crate::format::segment::Entry;
 use crate::record::KeyHash;
 use crate::state::policy::GroupSize;
 use crate::state::table::StateTable;
+use crate::state::upgrade::Convert;
 use crate::store::segments::{EncodedGroup, GroupSource, LiveSize};
 
 /// Once this share of a group's keys was looked up in segments, reading the rest at once costs less.
@@ -22,11 +23,10 @@ pub(crate) struct KeyGroup {
     cold_lookups: u64,
     /// What a restart would have to read for this group: segment and bytes, oldest first.
     chain: Vec<(u64, u64)>,
-    /// Segments that are still needed hold what an operator of this name had once and that is gone: the next
-    /// checkpoint writes a base over it.
-    covers: bool,
     /// Keys and bytes once cold entries are counted in, as long as there are any.
     size: LiveSize,
+    /// The next checkpoint has to hold all of the group, whatever has changed.
+    rewrite: bool,
     page: Vec<u8>,
 }
 
@@ -75,11 +75,6 @@ impl KeyGroup {
             .map_or(LiveSize::default(), |group| LiveSize { keys: group.live_keys, bytes: group.live_bytes });
         let chain = parts.iter().rev().map(|part| (part.segment_id().0, part.group.bytes)).collect();
         KeyGroup { cold: parts, size, chain, ..KeyGroup::default() }
-    }
-
-    /// A group that begins anew over what an earlier operator of the same name left in segments.
-    pub(crate) fn covering() -> Self {
-        KeyGroup { covers: true, ..KeyGroup::default() }
     }
 
     /// The number of `key`, whose value is in the table after this if it has one.
@@ -182,11 +177,34 @@ impl KeyGroup {
         }
     }
 
-    /// What changed since the last checkpoint, if anything did.
-    pub(crate) fn encode_delta(&mut self, group: usize) -> Result<Option<EncodedGroup>> {
-        if self.covers {
-            return self.encode_base(group).map(Some);
+    /// Makes the next checkpoint hold all of the group: what earlier ones hold must not be read with it.
+    pub(crate) fn rewrite(&mut self) {
+        self.rewrite = true;
+        self.chain.clear();
+    }
+
+    /// Converts every value. When one cannot be, nothing has changed.
+    pub(crate) fn convert(&mut self, convert: &Convert) -> Result<()> {
+        self.load()?;
+        let mut table = StateTable::default();
+        for at in self.table.live() {
+            let Entry { hash, key, value } = self.entry(at);
+            if let Some(value) = value.map(convert).transpose()?.flatten() {
+                let (at, _) = table.find_or_insert(hash, key);
+                table.restore(at, Some(&value));
+            }
         }
+        self.table = table;
+        Ok(())
+    }
+
+    /// What the next checkpoint has to hold at least.
+    pub(crate) fn encode_due(&mut self, group: usize) -> Result<Option<EncodedGroup>> {
+        if self.rewrite { self.encode_base(group).map(Some) } else { self.encode_delta(group) }
+    }
+
+    /// What changed since the last checkpoint, if anything did.
+    fn encode_delta(&self, group: usize) -> Result<Option<EncodedGroup>> {
         if !self.table.has_changes() {
             return Ok(None);
         }
@@ -213,7 +231,7 @@ impl KeyGroup {
     pub(crate) fn checkpointed(&mut self, segment: u64, encoded: &EncodedGroup) {
         if encoded.is_base() {
             self.chain.clear();
-            self.covers = false;
+            self.rewrite = false;
         }
         self.chain.push((segment, encoded.bytes()));
         self.table.clear_changes();

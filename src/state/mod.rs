@@ -9,6 +9,8 @@ mod group;
 mod operator;
 mod policy;
 mod table;
+mod upgrade;
 
 pub(crate) use group::{GroupChanges, KeyGroup};
 pub(crate) use operator::{OperatorState, StateType};
+pub(crate) use upgrade::{Convert, Origins, Upgrade};

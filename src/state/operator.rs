@@ -5,13 +5,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::config::KEY_GROUPS;
 use crate::error::Result;
 use crate::exec::Executor;
+use crate::format::object::name_without_paths;
 use crate::format::records::OperatorRef;
 use crate::record::{Data, Key, group_of, hash_of};
 use crate::state::group::{GroupChanges, KeyGroup};
 use crate::state::policy::groups_to_rewrite;
-use crate::store::segments::{EncodedGroup, Segment};
+use crate::state::upgrade::{Convert, Origins};
+use crate::store::segments::{EncodedGroup, GroupSource, Segment};
 
-/// What a checkpoint says about the types of an operator's state.
+/// The end of the type of values that are kept with timers.
+const WITH_TIMERS: &str = " with timers";
+
+/// What a checkpoint says about the types of an operator's state. Types go by their names without paths, so that
+/// a type may move to another module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct StateType {
     pub(crate) key: String,
@@ -23,7 +29,7 @@ impl StateType {
     pub(crate) fn of<K: Key, S: Data>() -> Self {
         StateType {
             key: K::key_type(),
-            value: std::any::type_name::<S>().to_owned(),
+            value: name_without_paths(std::any::type_name::<S>()),
             value_width: S::archived_width() as u32,
         }
     }
@@ -31,7 +37,23 @@ impl StateType {
     /// States that are kept with timers.
     pub(crate) fn with_timers<K: Key, S: Data>() -> Self {
         let StateType { key, value, value_width } = Self::of::<K, S>();
-        StateType { key, value: format!("{value} with timers"), value_width }
+        StateType { key, value: format!("{value}{WITH_TIMERS}"), value_width }
+    }
+
+    /// What a checkpoint has. Checkpoints of before types went by short names have paths in them.
+    pub(crate) fn stored(operator: &OperatorRef) -> Self {
+        StateType {
+            key: operator.key_type.clone(),
+            value: name_without_paths(&operator.value_type),
+            value_width: operator.value_width,
+        }
+    }
+
+    /// The type of the values alone, and whether they are kept with timers.
+    pub(crate) fn without_timers(&self) -> (Self, bool) {
+        let plain = self.value.strip_suffix(WITH_TIMERS);
+        let value = plain.unwrap_or(&self.value).to_owned();
+        (StateType { value, ..self.clone() }, plain.is_some())
     }
 }
 
@@ -40,13 +62,20 @@ impl StateType {
 pub(crate) struct OperatorState {
     name: String,
     state_type: StateType,
+    origins: Origins,
     groups: Vec<Mutex<KeyGroup>>,
 }
 
 impl OperatorState {
     pub(crate) fn new(name: &str, state_type: StateType) -> Arc<Self> {
+        Self::with_origins(name, state_type, Origins::default())
+    }
+
+    /// State that may be taken over from elsewhere.
+    pub(crate) fn with_origins(name: &str, state_type: StateType, origins: Origins) -> Arc<Self> {
         let groups = (0..KEY_GROUPS).map(|_| Mutex::default()).collect();
-        Arc::new(OperatorState { name: name.to_owned(), state_type, groups })
+        let state_type = StateType { value: name_without_paths(&state_type.value), ..state_type };
+        Arc::new(OperatorState { name: name.to_owned(), state_type, origins, groups })
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -57,6 +86,10 @@ impl OperatorState {
         &self.state_type
     }
 
+    pub(crate) fn origins(&self) -> &Origins {
+        &self.origins
+    }
+
     pub(crate) fn group(&self, group: usize) -> MutexGuard<'_, KeyGroup> {
         // A poisoned group belongs to a task that panicked before its changes were applied.
         self.groups[group].lock().unwrap_or_else(PoisonError::into_inner)
@@ -64,28 +97,44 @@ impl OperatorState {
 
     /// Points every group at what `segments` (in ascending order) hold of it. Nothing is read yet.
     pub(crate) fn restore(&self, segments: &[Arc<Segment>]) {
-        let mut parts: Vec<Vec<_>> = (0..KEY_GROUPS).map(|_| Vec::new()).collect();
-        for segment in segments {
-            for part in segment.groups_of(&self.name) {
-                if let Some(parts) = parts.get_mut(usize::from(part.group.group)) {
-                    if part.group.base {
-                        parts.clear();
-                    }
-                    parts.insert(0, part);
-                }
-            }
-        }
-        for (group, parts) in parts.into_iter().enumerate() {
+        for (group, parts) in parts_of(&self.name, segments).into_iter().enumerate() {
             *self.group(group) = KeyGroup::restored(parts);
         }
     }
 
-    /// Begins anew where `segments` hold what an earlier operator of the same name had, as when it was dropped
-    /// and is back: a later start must not find that below what is written from now on.
-    pub(crate) fn begin_over(&self, segments: &[Arc<Segment>]) {
+    /// Takes over what `segments` hold under the name `stored`, every value converted. The next checkpoint writes
+    /// all of it anew, under the name and type that it has now; until then nothing on the disk has changed.
+    ///
+    /// # Errors
+    /// What converting a value failed with.
+    pub(crate) fn take_over(
+        &self,
+        segments: &[Arc<Segment>],
+        stored: &str,
+        convert: Option<&Convert>,
+        executor: &Executor,
+    ) -> Result<()> {
+        for (group, parts) in parts_of(stored, segments).into_iter().enumerate() {
+            let is_stored = !parts.is_empty();
+            let mut group = self.group(group);
+            *group = KeyGroup::restored(parts);
+            if is_stored {
+                group.rewrite();
+            }
+        }
+        self.hide(segments);
+        let Some(convert) = convert else { return Ok(()) };
+        let stage = format!("migrate the state of `{}`", self.name);
+        executor.run_stage(&stage, KEY_GROUPS, |_, group| self.group(group).convert(convert))?;
+        Ok(())
+    }
+
+    /// Sees to it that what `segments` hold under this name does not come back: it is of an operator that was
+    /// dropped, in files that others still need.
+    pub(crate) fn hide(&self, segments: &[Arc<Segment>]) {
         for part in segments.iter().flat_map(|segment| segment.groups_of(&self.name)) {
-            if usize::from(part.group.group) < KEY_GROUPS {
-                *self.group(usize::from(part.group.group)) = KeyGroup::covering();
+            if let Some(group) = self.groups.get(usize::from(part.group.group)) {
+                group.lock().unwrap_or_else(PoisonError::into_inner).rewrite();
             }
         }
     }
@@ -95,7 +144,7 @@ impl OperatorState {
     pub(crate) fn encode_changes(&self, executor: &Executor, segment: u64) -> Result<Vec<EncodedGroup>> {
         let stage = format!("checkpoint of `{}`", self.name);
         let mut deltas =
-            executor.run_stage(&stage, KEY_GROUPS, |_, group| self.group(group).encode_delta(group))?;
+            executor.run_stage(&stage, KEY_GROUPS, |_, group| self.group(group).encode_due(group))?;
         let bytes_of = |delta: &Option<EncodedGroup>| delta.as_ref().map_or(0, EncodedGroup::bytes);
         let sizes: Vec<_> = deltas
             .iter()
@@ -172,6 +221,20 @@ impl OperatorState {
         }
         Ok(())
     }
+}
+
+/// What `segments` (in ascending order) hold under a name, by key group: newest first, down to the newest base.
+fn parts_of(name: &str, segments: &[Arc<Segment>]) -> Vec<Vec<GroupSource>> {
+    let mut parts: Vec<Vec<_>> = (0..KEY_GROUPS).map(|_| Vec::new()).collect();
+    for part in segments.iter().flat_map(|segment| segment.groups_of(name)) {
+        if let Some(parts) = parts.get_mut(usize::from(part.group.group)) {
+            if part.group.base {
+                parts.clear();
+            }
+            parts.insert(0, part);
+        }
+    }
+    parts
 }
 
 #[cfg(test)]

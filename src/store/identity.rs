@@ -63,7 +63,7 @@ impl Identity {
 
 /// A directory with anything in it but no identity is not ours, and nothing is put into it. What an
 /// interrupted creation leaves behind is no obstacle.
-pub(super) fn refuse_foreign_directory(paths: &StorePaths) -> Result<()> {
+pub(crate) fn refuse_foreign_directory(paths: &StorePaths) -> Result<()> {
     let root = &paths.root;
     if paths.identity().exists() || !root.exists() {
         return Ok(());

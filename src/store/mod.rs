@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use disk::Disk;
 pub use fault::FaultPlan;
-pub(crate) use identity::Identity;
+pub(crate) use identity::{Identity, refuse_foreign_directory};
 
 use crate::error::{Error, ErrorKind, Result};
 

@@ -1,10 +1,10 @@
 use std::any::type_name;
 use std::ops::{Deref, RangeInclusive};
 
-use crate::dstream::DStream;
 use crate::dstream::event_time::union::meet;
 use crate::dstream::event_time::{EventStream, event_timer, is_late};
 use crate::dstream::keyed::{KeyVisit, KeyedOperator, KeyedSetup, TimerDomain};
+use crate::dstream::{DStream, Upgrades};
 use crate::rdd::Record;
 use crate::record::{Data, Key, Nested};
 
@@ -112,6 +112,7 @@ impl<K: Key, V: Data> EventStream<(K, V)> {
             operation: "interval_join",
             name: name.to_owned(),
             initial: None,
+            upgrades: Upgrades::default(),
             watermark: Some(clock.watermark.clone()),
         };
         let output = left.union(&right).keyed_operator(setup, operator).output;

@@ -27,8 +27,8 @@ pub use watermarks::Watermarks;
 pub use window::{EventWindows, Windowed, WindowedEvents};
 
 use crate::batch::Batch;
-use crate::dstream::DStream;
 use crate::dstream::keyed::{BatchClock, KeyedOperator, KeyedSetup, Timer, TimerDomain, WatermarkCell};
+use crate::dstream::{DStream, Upgrades};
 use crate::error::Result;
 use crate::rdd::{Rdd, Record};
 use crate::record::{Data, DataBuffer, Key, Nested};
@@ -153,6 +153,7 @@ impl<K: Key, V: Data> EventStream<(K, V)> {
             operation,
             name: name.to_owned(),
             initial: None,
+            upgrades: Upgrades::default(),
             watermark: Some(self.clock.watermark.clone()),
         };
         self.by_key().keyed_operator(setup, operator).output

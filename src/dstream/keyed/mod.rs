@@ -13,7 +13,7 @@ mod timers;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub(crate) use node::KeyedSetup;
-pub(crate) use row::RowParts;
+pub(crate) use row::{RowParts, assemble};
 pub(crate) use snapshots::Snapshots;
 
 use crate::error::Result;

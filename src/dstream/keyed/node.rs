@@ -8,12 +8,12 @@ use crate::config::KEY_GROUPS;
 use crate::dstream::keyed::snapshots::{Snapshots, snapshot};
 use crate::dstream::keyed::timers::GroupTimers;
 use crate::dstream::keyed::{BatchClock, KeyVisit, KeyedOperator, Timer, WatermarkCell, row};
-use crate::dstream::{DStream, InitialState, StatefulNode};
+use crate::dstream::{DStream, InitialState, StatefulNode, Upgrades};
 use crate::error::{Error, ErrorKind, Result};
 use crate::rdd::shuffle::{Grouped, KeyedNode as KeyedInput, decode_key, groups_of_partition};
 use crate::rdd::{Parent, Rdd, Record, prepare_all};
 use crate::record::{Data, DataBuffer, Key};
-use crate::state::{GroupChanges, KeyGroup, OperatorState, StateType};
+use crate::state::{GroupChanges, KeyGroup, OperatorState, Origins, StateType};
 
 /// What a keyed operator makes, and what it keeps.
 pub(crate) struct KeyedStream<K, S, O> {
@@ -26,6 +26,7 @@ pub(crate) struct KeyedSetup {
     pub(crate) operation: &'static str,
     pub(crate) name: String,
     pub(crate) initial: Option<InitialState>,
+    pub(crate) upgrades: Upgrades,
     pub(crate) watermark: Option<Arc<WatermarkCell>>,
 }
 
@@ -37,7 +38,7 @@ struct KeyedNode<K, V, S, O, L> {
     parent: DStream<(K, V)>,
     partitions: usize,
     state: Arc<OperatorState>,
-    operator: L,
+    operator: Arc<L>,
     initial: Mutex<Option<InitialState>>,
     /// Whether the store had nothing of this operator.
     begins: Mutex<bool>,
@@ -56,16 +57,26 @@ impl<K: Key, V: Data> DStream<(K, V)> {
         setup: KeyedSetup,
         operator: impl KeyedOperator<K, V, S, O>,
     ) -> KeyedStream<K, S, O> {
-        let KeyedSetup { operation, name, initial, watermark } = setup;
+        let KeyedSetup { operation, name, initial, upgrades, watermark } = setup;
+        let operator = Arc::new(operator);
         let id = self.graph.add_node::<O>(operation, &name, &[self.id], true);
-        let state_type = match operator.kept() {
-            Some(value) => StateType { value, ..StateType::of::<K, S>() },
-            None => StateType::with_timers::<K, S>(),
+        let values = StateType::of::<K, S>();
+        let (state_type, origins) = match operator.kept() {
+            Some(value) => (StateType { value, ..values.clone() }, Origins::default()),
+            None => {
+                let operator = operator.clone();
+                let first_timers = move |time_ms| {
+                    let clock = BatchClock { time_ms, watermark_before: 0, watermark: 0 };
+                    first_timers::<K, V, S, O>(&*operator, &clock)
+                };
+                let origins = upgrades.origins(&self.graph, &name, &values, Some(Arc::new(first_timers)));
+                (StateType::with_timers::<K, S>(), origins)
+            }
         };
         if let Some(initial) = &initial {
-            initial.check(&self.graph, &name, &StateType::of::<K, S>());
+            initial.check(&self.graph, &name, &values);
         }
-        let state = OperatorState::new(&name, state_type);
+        let state = OperatorState::with_origins(&name, state_type, origins);
         let partitions = self.graph.partitions();
         let snapshots = Arc::new(Snapshots::default());
         let node = Arc::new(KeyedNode {
@@ -117,7 +128,7 @@ impl<K: Key, V: Data, S: Data, O: Record, L: KeyedOperator<K, V, S, O>> KeyedNod
         out: &mut Vec<O>,
     ) -> Result<GroupChanges> {
         let grouped = input.grouped(group)?;
-        let mut visitor = Visitor::new(&self.operator, clock);
+        let mut visitor = Visitor::new(&*self.operator, clock);
         let mut state = self.state.group(group);
         for at in 0..grouped.keys.len() {
             let number = state.touch(grouped.keys.hash(at), grouped.keys.key(at))?;
@@ -148,8 +159,7 @@ impl<K: Key, V: Data, S: Data, O: Record, L: KeyedOperator<K, V, S, O>> KeyedNod
             return Ok(());
         }
         let Some(initial) = lock(&self.initial).take() else { return Ok(()) };
-        let mut timers = self.operator.first_timers(clock);
-        timers.extend(self.operator.time_to_live_ms().map(|time_to_live| clock.expiry(time_to_live)));
+        let timers = first_timers::<K, V, S, O>(&*self.operator, clock);
         self.put_initial(&initial, &timers)
     }
 
@@ -162,6 +172,16 @@ impl<K: Key, V: Data, S: Data, O: Record, L: KeyedOperator<K, V, S, O>> KeyedNod
         }
         Ok(())
     }
+}
+
+/// The timers of a key that the operator comes by without values.
+fn first_timers<K: Key, V: Data, S: Data, O: Record>(
+    operator: &impl KeyedOperator<K, V, S, O>,
+    clock: &BatchClock,
+) -> Vec<Timer> {
+    let mut timers = operator.first_timers(clock);
+    timers.extend(operator.time_to_live_ms().map(|time_to_live| clock.expiry(time_to_live)));
+    timers
 }
 
 /// The keys that are due and have no values in this batch, by the time they are due, then by key.

@@ -43,6 +43,11 @@ impl<'a> RowParts<'a> {
         })
     }
 
+    /// The archive of the state.
+    pub(crate) fn archive(&self) -> Option<&'a [u8]> {
+        self.state
+    }
+
     pub(crate) fn state<S: Data>(&self, buffer: &mut DataBuffer) -> Result<Option<S>> {
         self.state.map(|bytes| S::decode(bytes, buffer)).transpose()
     }
@@ -55,21 +60,30 @@ pub(crate) fn encode<'r, S: Data>(
     buffer: &mut DataBuffer,
     row: &'r mut Vec<u8>,
 ) -> Result<Option<&'r [u8]>> {
-    row.clear();
-    if timers.is_empty() && state.is_none() {
-        return Ok(None);
+    if let Some(state) = state {
+        state.encode(buffer)?;
     }
-    let head = timers.len() as u32 | if state.is_some() { HAS_STATE } else { 0 };
+    Ok(assemble(timers, state.map(|_| buffer.as_bytes()), row))
+}
+
+/// Writes a row of an archived state; `None` when there is nothing to keep.
+pub(crate) fn assemble<'r>(
+    timers: &[Timer],
+    archive: Option<&[u8]>,
+    row: &'r mut Vec<u8>,
+) -> Option<&'r [u8]> {
+    row.clear();
+    if timers.is_empty() && archive.is_none() {
+        return None;
+    }
+    let head = timers.len() as u32 | if archive.is_some() { HAS_STATE } else { 0 };
     row.extend_from_slice(&head.to_le_bytes());
     for timer in timers {
         row.push(timer.domain as u8);
         row.extend_from_slice(&timer.time_ms.to_le_bytes());
     }
-    if let Some(state) = state {
-        state.encode(buffer)?;
-        row.extend_from_slice(buffer.as_bytes());
-    }
-    Ok(Some(row))
+    row.extend_from_slice(archive.unwrap_or_default());
+    Some(row)
 }
 
 #[cfg(test)]

@@ -139,6 +139,7 @@ impl<K: Key, V: Data> DStream<(K, V)> {
             operation: "map_with_state",
             name: spec.name.clone(),
             initial: spec.initial,
+            upgrades: spec.upgrades,
             watermark: None,
         };
         let keyed = self.keyed_operator(setup, operator);

@@ -181,6 +181,7 @@ impl<K: Key, V: Data> DStream<(K, V)> {
             operation: "transform_with_state",
             name: spec.name,
             initial: spec.initial,
+            upgrades: spec.upgrades,
             watermark,
         };
         self.keyed_operator(setup, operator).output

@@ -47,8 +47,8 @@ impl<K: Key, V: Data> DStream<(K, V)> {
         let spec = spec.into();
         spec.allow_only(&self.graph, OPERATION, true, false);
         if let Some(time_to_live) = spec.time_to_live {
-            let setup =
-                KeyedSetup { operation: OPERATION, name: spec.name, initial: spec.initial, watermark: None };
+            let StateSpec { name, initial, upgrades, .. } = spec;
+            let setup = KeyedSetup { operation: OPERATION, name, initial, upgrades, watermark: None };
             let operator = ExpiringUpdate { update, time_to_live_ms: in_ms(time_to_live) };
             return self.keyed_operator(setup, operator).output;
         }
@@ -57,10 +57,11 @@ impl<K: Key, V: Data> DStream<(K, V)> {
             initial.check(&self.graph, &spec.name, &state_type);
         }
         let id = self.graph.add_node::<(K, S)>(OPERATION, &spec.name, &[self.id], true);
+        let origins = spec.upgrades.origins(&self.graph, &spec.name, &state_type, None);
         let node = Arc::new(UpdateNode {
             parent: self.clone(),
             partitions: self.graph.partitions(),
-            state: OperatorState::new(&spec.name, state_type),
+            state: OperatorState::with_origins(&spec.name, state_type, origins),
             visit: spec.visit,
             initial: spec.initial,
             update,
