@@ -172,3 +172,7 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/coming-from-spark.md")]
 struct ComingFromSpark;
+/// Runs the program of the page about upgrades.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/upgrading.md")]
+struct Upgrading;
