@@ -33,7 +33,8 @@ pub enum ErrorKind {
 
 /// The error of every fallible operation of the crate.
 ///
-/// The message is one line that names what, where and, where there is one, the remedy. The cause is in
+/// The message is one line that names what, where and, where there is one, the remedy; only a start that is refused
+/// adds its [plan](crate::UpgradePlan) in the lines after it. The cause is in
 /// [`source`](std::error::Error::source) and not repeated in the message.
 pub struct Error {
     kind: ErrorKind,
