@@ -12,17 +12,19 @@
 
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
 
+#[path = "support/numbered.rs"]
+mod numbered;
+#[path = "support/run.rs"]
+mod run;
+
 use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
-use millpond::{
-    BatchInfo, DStream, Emitter, EventWindows, Offer, OutputError, Positions, RangeReader, ReplayableSource,
-    SourceRange, StopMode, StreamingContext, Watermarks, WindowResult,
-};
+use millpond::{BatchInfo, DStream, EventWindows, OutputError, StreamingContext, Watermarks, WindowResult};
+use numbered::Numbered;
 
 const LINES: u64 = 6_000;
 const LINES_PER_BATCH: u64 = 120;
@@ -71,35 +73,6 @@ fn text_of(second: u64, user: &str, path: &str) -> String {
     format!(
         "203.0.113.7 - {user} [10/Oct/2000:{hour:02}:{minute:02}:{second:02} +0000] \"GET {path} HTTP/1.1\" 200 2326"
     )
-}
-
-/// The log as a source that can be read again: the plan of a batch records which lines are in it.
-struct AccessLog;
-
-impl ReplayableSource for AccessLog {
-    type Item = String;
-
-    fn poll(&mut self, positions: &Positions, _: u64, _: u64) -> millpond::Result<Offer> {
-        let start = positions.get("access.log")?.map_or(0, |position| position.offset);
-        let end = (LINES + 1).min(start + LINES_PER_BATCH);
-        let mut offer = Offer { waiting: end <= LINES, ..Offer::default() };
-        if start < end {
-            let partition = "access.log".into();
-            offer.ranges.push(SourceRange { partition, start, end, size: 0, stamp: 0 });
-        }
-        Ok(offer)
-    }
-
-    fn reader(&self) -> Arc<dyn RangeReader<String>> {
-        Arc::new(AccessLog)
-    }
-}
-
-impl RangeReader<String> for AccessLog {
-    fn read(&self, range: &SourceRange, out: &mut Emitter<'_, String>) -> millpond::Result<u64> {
-        (range.start..range.end).for_each(|number| out.emit(line(number)));
-        Ok(range.end - range.start)
-    }
 }
 
 /// A request, as the log has it.
@@ -243,7 +216,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .batch_interval(Duration::from_millis(100))
         .build()?;
     let hits = context
-        .replayable_stream("access-log", AccessLog)
+        .replayable_stream("access-log", Numbered::new(LINES + 1, LINES_PER_BATCH, line))
         .flat_map(|line, out| parse(&line).into_iter().for_each(|hit| out.emit(hit)))
         .with_event_time(Watermarks::bounded("access-log", 30 * SECOND), |hit| hit.time_ms)
         .filter(|hit| hit.path != "/health");
@@ -254,14 +227,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     save(&sessions.results(), dir.join("told"), Session::to_row);
     save(&sessions.late(), dir.join("late"), |(time_ms, (user, path))| format!("{time_ms} {user} {path}\n"));
     let job = context.start()?;
-    while job.progress().idle < Duration::from_millis(300) {
+    run::tell(job.recovery());
+    let look = || {
         println!("{} users have open sessions", job.keys_in_state("sessions")?);
-        if job.await_termination_or_timeout(Duration::from_millis(500))? {
-            println!("stopped; start me again to go on");
-            return Ok(());
-        }
+        Ok(())
+    };
+    if !run::run_to_end(&job, look)? {
+        return Ok(());
     }
-    job.stop(StopMode::Graceful)?;
     if job.keys_in_state("sessions")? > 0 {
         return Err("the log is read, and sessions are still open".into());
     }
