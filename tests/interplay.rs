@@ -100,7 +100,7 @@ struct Blocks {
 impl Receiver for Blocks {
     type Item = u64;
 
-    #[expect(clippy::unused_async_trait_impl, reason = "it never awaits: that is the point")]
+    /// It never awaits: that is the point.
     async fn receive(&mut self, _: BlockStore<u64>) -> Result<(), ReceiverError> {
         self.begun.store(true, Ordering::SeqCst);
         // Until the test lets go of the other end.

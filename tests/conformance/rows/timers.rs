@@ -249,8 +249,15 @@ pub const ROWS: &[Row] = &[
                     let (last, sum) = state.entry(*key).or_default();
                     (*last, *sum) = (now, *sum + value);
                 }
-                let over = state.extract_if(.., |_, (last, _)| *last + 2 * INTERVAL_MS <= now);
-                all.push(over.map(|(key, (_, sum))| (key, sum)).collect::<Vec<_>>());
+                let is_over = |(last, _): &(u64, i64)| *last + 2 * INTERVAL_MS <= now;
+                all.push(
+                    state
+                        .iter()
+                        .filter(|(_, kept)| is_over(kept))
+                        .map(|(key, (_, sum))| (*key, *sum))
+                        .collect::<Vec<_>>(),
+                );
+                state.retain(|_, kept| !is_over(kept));
             }
             let left: Vec<Pair> = state.into_iter().map(|(key, (_, sum))| (key, sum)).collect();
             for name in ["ended by timers", "ended by timeouts"] {
