@@ -7,7 +7,9 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+use millpond::inspect::StateQuery;
 use millpond::{Error, ErrorKind, Result, inspect};
 use serde::Serialize;
 
@@ -31,8 +33,102 @@ enum Verb {
     Inspect(Target),
     /// The retained checkpoints, and which of them are sound.
     Checkpoints(Target),
+    /// One checkpoint: its operators, segments and key groups, and what a restart from it would replay.
+    Checkpoint {
+        #[command(flatten)]
+        target: Target,
+        /// The number of the checkpoint.
+        id: u64,
+    },
     /// Reads and checks every byte, lists all that is wrong and says what to do.
     Verify(Target),
+    /// The planned and done batches, and what a restart makes of them.
+    Batches {
+        #[command(flatten)]
+        target: Target,
+        /// Only so many of the newest.
+        #[arg(long, value_name = "N")]
+        last: Option<usize>,
+    },
+    /// One batch: what it reads, block by block and range by range, and what came of it.
+    Batch {
+        #[command(flatten)]
+        target: Target,
+        /// The number of the batch.
+        id: u64,
+    },
+    /// The received blocks in the log.
+    Blocks {
+        #[command(flatten)]
+        target: Target,
+        /// Only those of this input stream.
+        #[arg(long, value_name = "NAME")]
+        stream: Option<String>,
+    },
+    /// One received block: where it is, and its first records.
+    Block {
+        #[command(flatten)]
+        target: Target,
+        /// The number of the block.
+        id: u64,
+        /// Write its bytes to standard output as they were received, and nothing else.
+        #[arg(long, conflicts_with = "json")]
+        raw: bool,
+    },
+    /// The lineage of the last run, from inputs to outputs.
+    Lineage {
+        #[command(flatten)]
+        target: Target,
+        /// Print it in the language of Graphviz.
+        #[arg(long, conflicts_with = "json")]
+        dot: bool,
+    },
+    /// Keys, live and stored bytes and dead entries of each operator over the retained checkpoints.
+    Growth(Target),
+    /// The keys and values of one operator.
+    State {
+        #[command(flatten)]
+        target: Target,
+        /// The name of the operator, as `checkpoint` shows it.
+        operator: String,
+        #[command(flatten)]
+        query: Query,
+    },
+    /// The keys that were added, removed or changed between two checkpoints.
+    Diff {
+        #[command(flatten)]
+        target: Target,
+        /// The checkpoint to compare with.
+        from: u64,
+        /// The checkpoint to compare.
+        to: u64,
+        /// Only this operator.
+        #[arg(long, value_name = "NAME")]
+        operator: Option<String>,
+        /// So many keys of each operator are shown.
+        #[arg(long, value_name = "N", default_value_t = 100)]
+        limit: usize,
+    },
+    /// Makes a consistent, verified copy that a job can be started on. The store is not changed.
+    Copy {
+        #[command(flatten)]
+        target: Target,
+        /// The directory of the copy, which must not exist.
+        to: PathBuf,
+        /// Begin the copy at this checkpoint, and leave other ones out.
+        #[arg(long, value_name = "ID")]
+        checkpoint: Option<u64>,
+    },
+    /// Prints the completions for a shell.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Prints the manual page, or that of one verb, in the language of man.
+    Man {
+        /// The verb.
+        verb: Option<String>,
+    },
 }
 
 #[derive(Args)]
@@ -44,23 +140,108 @@ struct Target {
     json: bool,
 }
 
+#[derive(Args)]
+struct Query {
+    /// Only this key: `0x` and hex digits, or as it is shown.
+    #[arg(long, value_name = "HEX|TEXT")]
+    key: Option<String>,
+    /// Only keys that begin with this: `0x` and hex digits, or text.
+    #[arg(long, value_name = "HEX|TEXT", conflicts_with = "key")]
+    prefix: Option<String>,
+    /// So many entries are shown.
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    limit: usize,
+    /// The checkpoint; the newest sound one by default.
+    #[arg(long, value_name = "CHECKPOINT")]
+    at: Option<u64>,
+}
+
 /// What goes to standard output, and whether the store is sound.
 struct Output {
-    text: String,
+    bytes: Vec<u8>,
     sound: bool,
 }
 
 fn main() -> ExitCode {
     let command = Command::parse();
     quiet_panics_of_the_database();
-    let outcome = match &command.verb {
+    ExitCode::from(finish(look(&command.verb)))
+}
+
+fn look(verb: &Verb) -> Result<Output> {
+    match verb {
         Verb::Inspect(target) => run(target, inspect::inspect, |report| report.sound, pages::store),
         Verb::Checkpoints(target) => {
             run(target, inspect::checkpoints, |report| report.sound, pages::checkpoints)
         }
+        Verb::Checkpoint { target, id } => {
+            run(target, |dir| inspect::checkpoint(dir, *id), |report| report.sound, pages::state::checkpoint)
+        }
         Verb::Verify(target) => run(target, inspect::verify, |report| report.sound, pages::verification),
+        Verb::Batches { target, last } => {
+            run(target, |dir| inspect::batches(dir, *last), |report| report.sound, pages::batch::batches)
+        }
+        Verb::Batch { target, id } => {
+            run(target, |dir| inspect::batch(dir, *id), |report| report.sound, pages::batch::batch)
+        }
+        Verb::Blocks { target, stream } => {
+            let read = |dir: &Path| inspect::blocks(dir, stream.as_deref());
+            run(target, read, |report| report.sound, pages::block::blocks)
+        }
+        Verb::Block { target, id, raw: true } => sound(inspect::block_bytes(&target.dir, *id)?),
+        Verb::Block { target, id, .. } => {
+            run(target, |dir| inspect::block(dir, *id), |report| report.sound, pages::block::block)
+        }
+        Verb::Lineage { target, dot: true } => {
+            run(target, inspect::lineage, |report| report.sound, inspect::LineageReport::to_dot)
+        }
+        Verb::Lineage { target, .. } => {
+            run(target, inspect::lineage, |report| report.sound, pages::job::lineage)
+        }
+        Verb::Growth(target) => run(target, inspect::growth, |report| report.sound, pages::state::growth),
+        Verb::State { target, operator, query } => {
+            let Query { key, prefix, limit, at } = query;
+            let query = StateQuery { key: key.clone(), prefix: prefix.clone(), limit: *limit, at: *at };
+            run(
+                target,
+                |dir| inspect::state(dir, operator, &query),
+                |report| report.sound,
+                pages::state::state,
+            )
+        }
+        Verb::Diff { target, from, to, operator, limit } => {
+            let read = |dir: &Path| inspect::diff(dir, *from, *to, operator.as_deref(), *limit);
+            run(target, read, |report| report.sound, pages::state::diff)
+        }
+        Verb::Copy { target, to, checkpoint } => {
+            run(target, |dir| inspect::copy(dir, to, *checkpoint), |report| report.sound, pages::job::copy)
+        }
+        Verb::Completions { shell } => {
+            let mut bytes = Vec::new();
+            clap_complete::generate(*shell, &mut Command::command(), "millpond", &mut bytes);
+            sound(bytes)
+        }
+        Verb::Man { verb } => man(verb.as_deref()),
+    }
+}
+
+fn sound(bytes: Vec<u8>) -> Result<Output> {
+    Ok(Output { bytes, sound: true })
+}
+
+fn man(verb: Option<&str>) -> Result<Output> {
+    let mut command = Command::command();
+    command.build();
+    let described = match verb {
+        None => &command,
+        Some(verb) => command.find_subcommand(verb).ok_or_else(|| {
+            Error::new(ErrorKind::InvalidConfig, format!("there is no verb `{verb}`: see `millpond help`"))
+        })?,
     };
-    ExitCode::from(finish(outcome))
+    let mut bytes = Vec::new();
+    let rendered = clap_mangen::Man::new(described.clone()).render(&mut bytes);
+    rendered.map_err(|cause| Error::new(ErrorKind::Io, "cannot write the manual page").caused_by(cause))?;
+    sound(bytes)
 }
 
 fn run<R: Serialize>(
@@ -71,7 +252,7 @@ fn run<R: Serialize>(
 ) -> Result<Output> {
     let report = read(&target.dir)?;
     let text = if target.json { json(&report)? } else { page(&report) };
-    Ok(Output { text, sound: sound(&report) })
+    Ok(Output { bytes: text.into_bytes(), sound: sound(&report) })
 }
 
 fn json(report: &impl Serialize) -> Result<String> {
@@ -84,7 +265,7 @@ fn finish(outcome: Result<Output>) -> u8 {
     let (code, written) = match outcome {
         Ok(output) => {
             let mut out = io::stdout().lock();
-            let written = out.write_all(output.text.as_bytes()).and_then(|()| out.flush());
+            let written = out.write_all(&output.bytes).and_then(|()| out.flush());
             (if output.sound { SOUND } else { DAMAGED }, written)
         }
         Err(error) => {

@@ -22,17 +22,40 @@
 //! store, no permission, a newer format version. In the last case, and when the store's identity is damaged,
 //! there is one line on standard error; only `verify` has a report then, for a damaged identity.
 
+mod batch;
+mod batches;
+mod block;
+mod blocks;
 mod catalog;
+mod checkpoint;
 mod checkpoints;
+mod copy;
+mod diff;
+mod entries;
+mod growth;
+mod key_text;
+mod lineage;
 mod log;
 mod open;
 mod report;
 mod settle;
 mod state;
 mod summary;
+mod value_json;
 mod verify;
+mod view;
 
+pub use batch::{AmountReport, BatchDetail, BlockPlace, InputReport, RangeReport, batch};
+pub use batches::{BatchAtRestart, BatchReport, BatchesReport, batches};
+pub use block::{BlockDetail, RecordReport, block, block_bytes};
+pub use blocks::{BlockReport, BlocksReport, blocks};
+pub use checkpoint::{CheckpointDetail, ReplayReport, SegmentPart, SegmentReport, checkpoint};
 pub use checkpoints::checkpoints;
+pub use copy::{CopyReport, copy};
+pub use diff::{Change, DiffReport, KeyDiff, OperatorDiff, diff};
+pub use entries::{EntryReport, StateQuery, StateReport, state};
+pub use growth::{GrowthReport, SizeReport, growth};
+pub use lineage::{LineageNodeReport, LineageReport, lineage};
 pub use report::{
     CheckpointReport, CheckpointsReport, DiskReport, Finding, LostBatches, OperatorReport, PendingReport,
     PositionsReport, RestartReport, RunReport, SCHEMA, Severity, StoreReport, VerifyReport, WalkedBack,

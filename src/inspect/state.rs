@@ -10,7 +10,7 @@ use crate::format::records::{CheckpointRecord, OperatorRef, POSITIONS_PREFIX, Se
 use crate::id::EpochId;
 use crate::inspect::open::{ReadStore, relative};
 use crate::inspect::report::{Finding, OperatorReport, PositionsReport};
-use crate::store::segments::{Segment, list_segments};
+use crate::store::segments::{GroupSource, Segment, list_segments};
 
 const REMEDY: &str = "put the file back from a copy; otherwise a start walks back to a checkpoint without it";
 
@@ -113,6 +113,31 @@ impl<'a> Segments<'a> {
     /// Whether another checkpoint says something else about a segment of this number.
     fn is_another(&self, expected: &SegmentRef) -> bool {
         self.by_number.get(&expected.segment).is_some_and(|checked| checked.expected != *expected)
+    }
+
+    /// The chosen parts of `operator` in `checkpoint` by key group, newest first: a restart reads no others.
+    pub(super) fn chains(&self, checkpoint: &CheckpointRecord, operator: &str) -> Vec<Vec<GroupSource>> {
+        let mut chains: Vec<Vec<GroupSource>> = (0..KEY_GROUPS).map(|_| Vec::new()).collect();
+        for part in checkpoint.segments.iter().flat_map(|segment| self.parts(segment.segment, operator)) {
+            let Some(chain) = chains.get_mut(usize::from(part.group.group)) else { continue };
+            if part.group.base {
+                chain.clear();
+            }
+            chain.insert(0, part);
+        }
+        chains
+    }
+
+    /// What one segment holds of `operator`; nothing where it cannot be opened.
+    pub(super) fn parts(&self, segment: u64, operator: &str) -> Vec<GroupSource> {
+        let checked = self.by_number.get(&segment).and_then(|checked| checked.segment.as_ref());
+        checked.map(|segment| segment.groups_of(operator)).unwrap_or_default()
+    }
+
+    /// The first damage of one segment, `None` while it was not read.
+    pub(super) fn damage_of(&self, segment: u64) -> Option<String> {
+        let damage = self.by_number.get(&segment)?.damage.as_ref()?.first()?;
+        Some(relative(&self.store.paths, damage))
     }
 
     /// How many segments had every page read.

@@ -141,7 +141,7 @@ fn report_of(catalog: &Catalog, recovery: &Recovery, retained: usize) -> Restart
 }
 
 /// The bytes of all files below `dir`. What disappears in the meantime counts nothing.
-fn bytes_under(dir: &Path) -> u64 {
+pub(super) fn bytes_under(dir: &Path) -> u64 {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     entries
         .map(|entry| match entry.metadata() {

@@ -1,5 +1,10 @@
 //! The reports as pages for people.
 
+pub(crate) mod batch;
+pub(crate) mod block;
+pub(crate) mod job;
+pub(crate) mod state;
+
 use std::fmt::Write;
 
 use comfy_table::{CellAlignment, Table, presets};
@@ -223,6 +228,24 @@ fn add(page: &mut String, table: &Table) {
     }
 }
 
+/// Stored text on one line and in a column: control characters are escaped, what is too long is cut.
+fn shown(text: &str, most: usize) -> String {
+    let mut line = String::new();
+    let mut left = most;
+    for c in text.chars() {
+        if left == 0 {
+            return line + "...";
+        }
+        left -= 1;
+        if c.is_control() {
+            line.extend(c.escape_default());
+        } else {
+            line.push(c);
+        }
+    }
+    line
+}
+
 fn counted(count: u64, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
 }
@@ -266,5 +289,12 @@ mod tests {
         assert_eq!(utc(1_735_689_599_999), "2024-12-31 23:59:59.999 UTC");
         assert_eq!(bytes(1_023), "1023 B");
         assert_eq!(bytes(1_536), "1.5 KiB");
+    }
+
+    #[test]
+    fn stored_text_stays_on_its_line() {
+        assert_eq!(shown("a\u{1b}[31m\tb", 40), r"a\u{1b}[31m\tb");
+        assert_eq!(shown("abcdef", 3), "abc...");
+        assert_eq!(shown("abc", 3), "abc");
     }
 }

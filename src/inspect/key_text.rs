@@ -1,0 +1,276 @@
+//! Keys by the name of their encoding: from stored bytes to JSON, and from what a person types to bytes.
+
+use serde_json::Value;
+
+use crate::error::Result;
+use crate::inspect::value_json::{bytes_json, signed_json, unsigned_json};
+use crate::inspect::view::{no_such, unhex};
+use crate::record::Key;
+
+/// How deep options and tuples are followed.
+const DEPTH_MAX: usize = 16;
+
+/// A known encoding of keys.
+#[derive(Debug, PartialEq)]
+pub(super) enum KeyShape {
+    Utf8,
+    Bytes,
+    /// The number of bytes.
+    Unsigned(usize),
+    Signed(usize),
+    Bool,
+    Char,
+    Unit,
+    Option(Box<KeyShape>),
+    Tuple(Vec<KeyShape>),
+}
+
+impl KeyShape {
+    /// `None` for the name of an encoding that is a job's own.
+    pub(super) fn of(key_type: &str) -> Option<Self> {
+        Self::parse(key_type, DEPTH_MAX)
+    }
+
+    fn parse(name: &str, depth: usize) -> Option<Self> {
+        let depth = depth.checked_sub(1)?;
+        if let Some(inner) = name.strip_prefix("option<").and_then(|rest| rest.strip_suffix('>')) {
+            return Some(KeyShape::Option(Box::new(Self::parse(inner, depth)?)));
+        }
+        Some(match name {
+            "utf8" => KeyShape::Utf8,
+            "bytes" => KeyShape::Bytes,
+            "bool" => KeyShape::Bool,
+            "char" => KeyShape::Char,
+            "()" => KeyShape::Unit,
+            "u8" => KeyShape::Unsigned(1),
+            "u16" => KeyShape::Unsigned(2),
+            "u32" => KeyShape::Unsigned(4),
+            "u64" => KeyShape::Unsigned(8),
+            "u128" => KeyShape::Unsigned(16),
+            "i8" => KeyShape::Signed(1),
+            "i16" => KeyShape::Signed(2),
+            "i32" => KeyShape::Signed(4),
+            "i64" => KeyShape::Signed(8),
+            "i128" => KeyShape::Signed(16),
+            tuple => {
+                let parts = tuple.strip_prefix('(')?.strip_suffix(')')?;
+                let shapes: Option<Vec<_>> =
+                    split_outermost(parts).into_iter().map(|part| Self::parse(part, depth)).collect();
+                KeyShape::Tuple(shapes?)
+            }
+        })
+    }
+
+    /// The key as JSON; `None` when the bytes are no key of this encoding.
+    pub(super) fn decode(&self, bytes: &[u8]) -> Option<Value> {
+        Some(match self {
+            KeyShape::Utf8 => Value::String(std::str::from_utf8(bytes).ok()?.to_owned()),
+            KeyShape::Bytes => bytes_json(bytes),
+            KeyShape::Bool => Value::Bool(bool::decode_key(bytes)?),
+            KeyShape::Char => Value::String(char::decode_key(bytes)?.to_string()),
+            KeyShape::Unit => <()>::decode_key(bytes).map(|()| Value::Null)?,
+            KeyShape::Unsigned(width) => unsigned_json(big_endian(bytes, *width)?),
+            KeyShape::Signed(width) => signed_json(unflipped(big_endian(bytes, *width)?, *width)),
+            KeyShape::Option(inner) => match bytes.split_first()? {
+                (0, []) => Value::Null,
+                (1, key) => Value::Array(vec![inner.decode(key)?]),
+                _ => return None,
+            },
+            KeyShape::Tuple(parts) => {
+                let mut rest = bytes;
+                let values: Option<Vec<Value>> = parts
+                    .iter()
+                    .map(|part| {
+                        let (length, tail) = rest.split_first_chunk::<4>()?;
+                        let (key, tail) = tail.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+                        rest = tail;
+                        part.decode(key)
+                    })
+                    .collect();
+                let values = values.filter(|_| rest.is_empty())?;
+                Value::Array(values)
+            }
+        })
+    }
+
+    /// The bytes of the key that [`decode`](Self::decode) shows as `value`.
+    fn encode(&self, value: &Value, out: &mut Vec<u8>) -> Option<()> {
+        match (self, value) {
+            (KeyShape::Utf8 | KeyShape::Bytes, Value::String(text)) => out.extend_from_slice(text.as_bytes()),
+            (KeyShape::Bytes, Value::Object(object)) => out.extend(unhex(object.get("hex")?.as_str()?)?),
+            (KeyShape::Bool, Value::Bool(key)) => key.encode_key(out),
+            (KeyShape::Char, Value::String(text)) => {
+                let mut all = text.chars();
+                all.next().filter(|_| all.next().is_none())?.encode_key(out);
+            }
+            (KeyShape::Unit, Value::Null) => {}
+            (KeyShape::Unsigned(width), _) => {
+                let key: u128 = number_text(value)?.parse().ok()?;
+                let bytes = key.to_be_bytes();
+                let (above, bytes) = bytes.split_at(16 - width);
+                out.extend(above.iter().all(|byte| *byte == 0).then_some(bytes)?);
+            }
+            (KeyShape::Signed(width), _) => {
+                let key: i128 = number_text(value)?.parse().ok()?;
+                let shift = 128 - 8 * *width as u32;
+                let fits = key << shift >> shift == key;
+                let flipped = (key ^ (1 << (8 * width - 1))).to_be_bytes();
+                out.extend(fits.then_some(&flipped[16 - width..])?);
+            }
+            (KeyShape::Option(_), Value::Null) => out.push(0),
+            (KeyShape::Option(inner), Value::Array(some)) if some.len() == 1 => {
+                out.push(1);
+                inner.encode(&some[0], out)?;
+            }
+            (KeyShape::Tuple(parts), Value::Array(values)) if parts.len() == values.len() => {
+                for (part, value) in parts.iter().zip(values) {
+                    let mut key = Vec::new();
+                    part.encode(value, &mut key)?;
+                    out.extend(u32::try_from(key.len()).ok()?.to_le_bytes());
+                    out.extend(key);
+                }
+            }
+            _ => return None,
+        }
+        Some(())
+    }
+}
+
+/// The bytes of a key as a person names it: `0x` and hexadecimal digits for any type, text as it is for text
+/// and bytes, and otherwise the JSON that the key is shown as.
+///
+/// # Errors
+/// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) when it is no key of `key_type`.
+pub(super) fn parse_key(key_type: &str, text: &str) -> Result<Vec<u8>> {
+    if let Some(bytes) = text.strip_prefix("0x").and_then(unhex) {
+        return Ok(bytes);
+    }
+    let Some(shape) = KeyShape::of(key_type) else {
+        let message =
+            format!("keys of type `{key_type}` are the job's own: give the bytes as 0x and hex digits");
+        return Err(no_such(message));
+    };
+    let typed = match &shape {
+        KeyShape::Utf8 | KeyShape::Bytes | KeyShape::Char => Value::String(text.to_owned()),
+        KeyShape::Unsigned(16) | KeyShape::Signed(16) => Value::String(text.to_owned()),
+        KeyShape::Unit if text == "()" => Value::Null,
+        _ => serde_json::from_str(text).unwrap_or(Value::String(text.to_owned())),
+    };
+    let mut bytes = Vec::new();
+    let encoded = shape.encode(&typed, &mut bytes);
+    let example = "numbers as digits, tuples as [\"a\",7], options as null or [7], any as 0x and hex digits";
+    encoded
+        .map(|()| bytes)
+        .ok_or_else(|| no_such(format!("`{text}` is no key of type {key_type}: {example}")))
+}
+
+/// The first bytes of keys as a person names them.
+///
+/// # Errors
+/// As [`parse_key`].
+pub(super) fn parse_prefix(key_type: &str, text: &str) -> Result<Vec<u8>> {
+    match (text.strip_prefix("0x").and_then(unhex), key_type) {
+        (Some(bytes), _) => Ok(bytes),
+        (None, "utf8" | "bytes") => Ok(text.as_bytes().to_vec()),
+        (None, other) => {
+            let message =
+                format!("keys of type {other} have no prefix in text: give it as 0x and hex digits");
+            Err(no_such(message))
+        }
+    }
+}
+
+fn big_endian(bytes: &[u8], width: usize) -> Option<u128> {
+    (bytes.len() == width).then(|| bytes.iter().fold(0, |number, byte| number << 8 | u128::from(*byte)))
+}
+
+/// The signed number of this many bytes whose sign bit was flipped.
+fn unflipped(number: u128, width: usize) -> i128 {
+    let shift = 128 - 8 * width as u32;
+    ((number ^ (1 << (8 * width - 1))) << shift) as i128 >> shift
+}
+
+fn number_text(value: &Value) -> Option<String> {
+    match value {
+        Value::Number(number) => Some(number.to_string()),
+        Value::String(text) => Some(text.clone()),
+        _ => None,
+    }
+}
+
+/// The parts of `a,(b,c),d<e,f>` between the outermost commas.
+pub(super) fn split_outermost(text: &str) -> Vec<&str> {
+    let (mut parts, mut start, mut depth) = (Vec::new(), 0, 0_usize);
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            b'(' | b'<' => depth += 1,
+            b')' | b'>' => depth = depth.saturating_sub(1),
+            b',' if depth == 0 => {
+                parts.push(text[start..at].trim());
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.push(text[start..].trim());
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn round_trip<K: Key>(key: &K) {
+        let (mut bytes, mut again) = (Vec::new(), Vec::new());
+        key.encode_key(&mut bytes);
+        let shape = KeyShape::of(&K::key_type()).unwrap();
+        let shown = shape.decode(&bytes).unwrap();
+        shape.encode(&shown, &mut again).unwrap();
+        assert_eq!(again, bytes, "{shown}");
+        let typed = shown.as_str().map_or(shown.to_string(), str::to_owned);
+        if !typed.starts_with("0x") {
+            assert_eq!(parse_key(&K::key_type(), &typed).unwrap(), bytes, "{typed}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn keys_are_shown_and_typed_the_same(
+            key in any::<(String, i64, Option<u16>, bool)>(), big in any::<(i128, u128)>(), small in any::<(i8, char)>(),
+        ) {
+            round_trip(&key);
+            round_trip(&key.0);
+            round_trip(&key.1);
+            round_trip(&key.2);
+            round_trip(&big);
+            round_trip(&big.0);
+            round_trip(&big.1);
+            round_trip(&Some(small));
+            round_trip(&small.1);
+            round_trip(&small.0);
+        }
+
+        #[test]
+        fn bytes_and_names_of_any_kind_never_panic(name in "[a-z0-9(),<>]{0,40}", bytes in any::<Vec<u8>>()) {
+            for name in [&*name, "(utf8,option<i16>)", "char", "i128"] {
+                let shown = KeyShape::of(name).and_then(|shape| shape.decode(&bytes));
+                drop((shown, parse_key(name, &String::from_utf8_lossy(&bytes))));
+            }
+        }
+    }
+
+    #[test]
+    fn keys_are_shown_as_people_write_them() {
+        let shown =
+            |key_type: &str, bytes: &[u8]| KeyShape::of(key_type)?.decode(bytes).map(|key| key.to_string());
+        assert_eq!(shown("i64", &[0x7f, 255, 255, 255, 255, 255, 255, 254]).as_deref(), Some("-2"));
+        assert_eq!(shown("bytes", &[255, 0]).as_deref(), Some("{\"hex\":\"ff00\"}"));
+        assert_eq!(shown("(utf8,u8)", &[1, 0, 0, 0, b'a', 1, 0, 0, 0, 7]).as_deref(), Some("[\"a\",7]"));
+        assert_eq!(shown("u16", &[1]), None);
+        assert_eq!(shown("shop::OrderId", &[1]), None);
+        assert_eq!(parse_key("u16", "258").unwrap(), [1, 2]);
+        assert!(parse_key("u8", "258").is_err());
+        assert_eq!(KeyShape::of(&("option<".repeat(5_000) + "u8" + &">".repeat(5_000))), None);
+    }
+}
