@@ -473,10 +473,9 @@ fn a_busy_job_disturbs_no_verb() {
                 job.batch((0..20).map(|number| word(number, 1)));
             }
         });
-        let verbs: [(&str, &[&str]); 6] = [
+        let verbs: [(&str, &[&str]); 5] = [
             ("batches", &[]),
             ("blocks", &["--stream", "words"]),
-            ("lineage", &[]),
             ("growth", &[]),
             ("state", &["totals"]),
             ("copy", &[]),
@@ -534,7 +533,10 @@ fn damage_is_named_and_never_a_panic() {
     assert_eq!((shown.code, &shown_json["sound"]), (1, &false.into()));
     assert!(shown_json["checkpoint"]["damage"].as_str().unwrap().contains("state/2.segment"));
     let asked = millpond("state", &copy, &["totals", "--at", "2"]);
-    assert!(asked.code == 1 && asked.err.contains("checkpoint 2") && asked.err.contains("state/2.segment"), "{asked:?}");
+    assert!(
+        asked.code == 1 && asked.err.contains("checkpoint 2") && asked.err.contains("state/2.segment"),
+        "{asked:?}"
+    );
     assert_eq!(report("state", &copy, &["totals"])["checkpoint"], 1);
     flip("log/1.extent", fs::metadata(copy.join("log/1.extent")).unwrap().len() as usize - 1);
     let last = millpond("block", &copy, &["6"]);

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::format::block::{BLOCK_HEADER_BYTES, BlockEncoding, BlockHeader};
 use crate::format::frame::HEADER_BYTES;
 use crate::format::records::BlockRef;
+use crate::id::StreamId;
 use crate::inspect::log::read_whole_log;
 use crate::inspect::open::{ReadStore, open};
 use crate::inspect::report::{Finding, SCHEMA, judge};
@@ -66,7 +67,7 @@ pub struct BlockReport {
 ///
 /// # Errors
 /// As [`inspect`](crate::inspect::inspect), and [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) when the last run has no input
-/// called `stream`.
+/// called `stream`. Once the record of that run was pruned, any name will do.
 pub fn blocks(dir: &Path, stream: Option<&str>) -> Result<BlocksReport> {
     let store = open(dir)?;
     settled(&store.paths, || list(&store, dir, stream), |report| &report.findings)
@@ -120,11 +121,12 @@ impl Naming {
     }
 
     fn stream_called(&self, name: &str) -> Result<u64> {
-        let found = self.names.iter().find(|(_, known)| *known == name);
-        found.map(|(stream, _)| *stream).ok_or_else(|| {
-            let known: Vec<&str> = self.names.values().map(String::as_str).collect();
-            no_such(format!("the last run has no input stream `{name}`: it has {}", known.join(", ")))
-        })
+        let stream = StreamId::of(name).0;
+        if self.names.is_empty() || self.names.contains_key(&stream) {
+            return Ok(stream);
+        }
+        let known: Vec<&str> = self.names.values().map(String::as_str).collect();
+        Err(no_such(format!("the last run has no input stream `{name}`: it has {}", known.join(", "))))
     }
 
     pub(super) fn describe(&self, block: &BlockRef, header: &BlockHeader) -> BlockReport {

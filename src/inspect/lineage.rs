@@ -13,6 +13,9 @@ use crate::inspect::report::{Finding, SCHEMA, judge};
 use crate::inspect::settle::settled;
 use crate::inspect::view::no_such;
 
+const NO_RUN: &str = "the catalog has no record of a run: it goes with its epoch when checkpoints prune that, \
+                      and the next start writes one";
+
 /// The lineage of the last run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LineageReport {
@@ -57,7 +60,8 @@ pub struct LineageNodeReport {
 ///
 /// # Errors
 /// As [`inspect`](crate::inspect::inspect), and [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig)
-/// when the job was never started.
+/// when the catalog has no record of a run: the job was never started, or it ran so long that the epoch of its
+/// start was pruned.
 pub fn lineage(dir: &Path) -> Result<LineageReport> {
     let store = open(dir)?;
     settled(&store.paths, || describe(&store, dir), |report| &report.findings)
@@ -67,7 +71,7 @@ fn describe(store: &ReadStore, dir: &Path) -> Result<LineageReport> {
     let catalog = read_catalog(store)?;
     let mut findings = catalog.findings.clone();
     let run = catalog.history.runs.last();
-    let run = run.ok_or_else(|| no_such("the catalog has no record of a run".to_owned()))?;
+    let run = run.ok_or_else(|| no_such(NO_RUN.to_owned()))?;
     let nodes = run.lineage.iter().map(|node| LineageNodeReport {
         id: node.id,
         operation: node.operation.clone(),
