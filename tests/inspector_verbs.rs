@@ -66,7 +66,7 @@ impl Job {
         let seen = context.accumulator("seen", 0u64, |a, b| a + b);
         let counting = seen.clone();
         words.for_each_rdd(move |rdd, _| {
-            counting.add(rdd.count()? as u64);
+            counting.add(rdd.count()?);
             Ok(())
         });
         let _ = words.update_state_by_key("totals", |new, total: Option<u64>| {

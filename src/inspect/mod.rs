@@ -6,9 +6,30 @@
 //!
 //! # Wire format
 //!
-//! With `--json` the command writes one object to standard output: [`StoreReport`] for `inspect`,
-//! [`CheckpointsReport`] for `checkpoints`, [`VerifyReport`] for `verify`. The fields of these types are the
-//! keys of the object, under the same names. What is absent is `null`, never left out. Times are
+//! With `--json` the command writes one object to standard output:
+//!
+//! | verb | object | `sound` speaks of |
+//! | --- | --- | --- |
+//! | `inspect DIR` | [`StoreReport`] | what a restart needs |
+//! | `verify DIR` | [`VerifyReport`] | every byte |
+//! | `checkpoints DIR` | [`CheckpointsReport`] | the catalog and every retained checkpoint |
+//! | `checkpoint DIR ID` | [`CheckpointDetail`] | the catalog and this checkpoint |
+//! | `batches DIR [--last N]` | [`BatchesReport`] | the catalog and what choosing a checkpoint reads |
+//! | `batch DIR ID` | [`BatchDetail`] | the same, and the batch's blocks if a restart may need them |
+//! | `blocks DIR [--stream NAME]` | [`BlocksReport`] | the same as of `batches`, and the log |
+//! | `block DIR ID [--raw]` | [`BlockDetail`] | this block; a damaged one is an error |
+//! | `lineage DIR [--dot]` | [`LineageReport`] | the catalog |
+//! | `growth DIR` | [`GrowthReport`] | the catalog and every retained checkpoint |
+//! | `state DIR OPERATOR [--key K] [--prefix P] [--limit N] [--at ID]` | [`StateReport`] | the checkpoint; a damaged one is an error |
+//! | `diff DIR A B [--operator NAME] [--limit N]` | [`DiffReport`] | both checkpoints; a damaged one is an error |
+//! | `copy DIR TO [--checkpoint ID]` | [`CopyReport`] | the copy; a damaged one is removed, and an error |
+//!
+//! Keys and values of known types are JSON: numbers as numbers (beyond 64 bits, and floats that JSON has no number
+//! for, as strings), text and bytes as strings (bytes that are no UTF-8 as `{"hex": "ff00"}`), tuples and lists as
+//! arrays. Of keys, an option is `null` or an array of one; of values, `null` or what it holds. Their bytes are
+//! beside them in hexadecimal digits.
+//!
+//! The fields of these types are the keys of the object, under the same names. What is absent is `null`, never left out. Times are
 //! milliseconds since the Unix epoch, sizes are bytes, each with its unit in the name. Keys may be added
 //! without notice; when one is removed or changes its meaning, [`SCHEMA`] is raised, which every object
 //! carries as `schema`.
@@ -19,7 +40,7 @@
 //! ```
 //!
 //! The exit code is 0 when the store is sound, 1 when it is damaged, and 2 when it could not be read: no
-//! store, no permission, a newer format version. In the last case, and when the store's identity is damaged,
+//! store, no permission, a newer format version, nothing of the number or name that was asked for. In the last case, and when the store's identity is damaged,
 //! there is one line on standard error; only `verify` has a report then, for a damaged identity.
 
 mod batch;
