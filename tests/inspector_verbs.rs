@@ -231,7 +231,9 @@ fn batches_are_listed_and_shown_in_full() {
 fn the_range_of_a_file_is_in_its_batch() {
     let bench = Bench::new();
     let store = bench.killed();
-    let first = report("batch", &store, &["1"]);
+    let all = report("batches", &store, &[]);
+    let batch = all["batches"].as_array().unwrap().iter().find(|batch| batch["ranges"] == 1).unwrap();
+    let first = report("batch", &store, &[&batch["batch"].to_string()]);
     let files = first["inputs"].as_array().unwrap().iter().find(|input| input["name"] == "files").unwrap();
     assert!(files["ranges"][0]["partition"].as_str().unwrap().ends_with("a.txt"));
     assert_eq!((&files["ranges"][0]["start"], &files["ranges"][0]["end"]), (&0.into(), &8.into()));
