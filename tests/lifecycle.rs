@@ -14,10 +14,10 @@ use std::time::Duration;
 
 use driven::{INTERVAL_MS, builder, tick};
 use millpond::{
-    ActiveOrStarted, BatchCompleted, BatchSubmitted, BlockStore, CheckpointWritten, ContextBuilder,
-    ContextState, DStream, Emitter, Error, ErrorKind, JobHandle, ManualClock, Offer, Positions, Queue,
-    RangeReader, Receiver, ReceiverError, ReplayableSource, Result, SourceRange, StopMode, StreamingContext,
-    StreamingListener, StreamingStarted, StreamingStopped,
+    ActiveOrStarted, BatchCompleted, BatchSubmitted, BlockStore, ContextBuilder, ContextState, DStream,
+    Emitter, Error, ErrorKind, JobHandle, ManualClock, Offer, Positions, Queue, RangeReader, Receiver,
+    ReceiverError, ReplayableSource, Result, SourceRange, StopMode, StreamingContext, StreamingListener,
+    StreamingStarted, StreamingStopped,
 };
 use recorder::Recorder;
 
@@ -497,7 +497,7 @@ fn a_checkpoint_that_fails_is_reported() {
     }
 
     impl StreamingListener for Checkpoints {
-        fn checkpoint_written(&self, _: &CheckpointWritten) {
+        fn checkpoint_written(&self, _: &millpond::CheckpointWritten) {
             self.written.fetch_add(1, Ordering::SeqCst);
         }
 
