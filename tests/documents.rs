@@ -93,6 +93,10 @@ fn names_in_the_documents_exist() {
     let mut problems = Vec::new();
     for entry in std::fs::read_dir(root.join("docs")).unwrap() {
         let path = entry.unwrap().path();
+        // What it has in code are commands, which tests/inspector_verbs.rs runs.
+        if path.ends_with("tool.md") {
+            continue;
+        }
         let text = std::fs::read_to_string(&path).unwrap();
         problems.extend(unknown(&path.display().to_string(), &text, &declared));
     }

@@ -2,16 +2,19 @@
 #![cfg(feature = "tool")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
-use std::collections::BTreeMap;
+#[path = "support/tool.rs"]
+mod tool;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use millpond::{ManualClock, Queue, RunningContext, StopMode, StreamingContext};
 use serde_json::Value;
+use tool::{copy_dir, snapshot};
 
 const VERBS: [&str; 3] = ["inspect", "checkpoints", "verify"];
 
@@ -115,36 +118,6 @@ impl Bench {
         drop(job);
         copy
     }
-}
-
-fn copy_dir(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_dir(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), &target).unwrap();
-        }
-    }
-}
-
-type Snapshot = BTreeMap<PathBuf, (SystemTime, Option<Vec<u8>>)>;
-
-/// Every name below `dir` with its modification time and bytes.
-fn snapshot(dir: &Path) -> Snapshot {
-    let mut all = Snapshot::new();
-    let mut open = vec![dir.to_owned()];
-    while let Some(path) = open.pop() {
-        let Ok(found) = fs::metadata(&path) else { continue };
-        let bytes = found.is_file().then(|| fs::read(&path).unwrap());
-        if found.is_dir() {
-            open.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
-        }
-        all.insert(path, (found.modified().unwrap(), bytes));
-    }
-    all
 }
 
 struct Outcome {

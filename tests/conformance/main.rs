@@ -219,7 +219,7 @@ fn crash_at_each(
 fn a_crash_at_every_single_step_changes_nothing() {
     let run = Run { threads: 1, checkpoint_every: 2, ..Run::default() };
     for job in jobs() {
-        let input = fixed_input(if job.iter().all(|row| stays_in_a_batch(row)) { 3 } else { 5 });
+        let input = fixed_input(if job.iter().all(|row| stays_in_a_batch(row)) { 3 } else { 4 });
         let counting = FaultPlan::never();
         let whole = run_and_check(&job, &input, &[Life::with_faults(&run, &counting)], &run);
         let expected = hold(whole, "no crash");

@@ -1,4 +1,5 @@
 //! Runs the `millpond` command and proves that it changes nothing.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,7 +23,7 @@ pub fn copy_dir(from: &Path, to: &Path) {
 }
 
 /// Every name below `dir` with its modification time and bytes.
-fn snapshot(dir: &Path) -> BTreeMap<PathBuf, (SystemTime, Option<Vec<u8>>)> {
+pub fn snapshot(dir: &Path) -> BTreeMap<PathBuf, (SystemTime, Option<Vec<u8>>)> {
     let mut all = BTreeMap::new();
     let mut open = vec![dir.to_owned()];
     while let Some(path) = open.pop() {

@@ -38,6 +38,7 @@ mod repartition;
 mod right_outer_join;
 mod sample;
 mod sort_by;
+mod sort_by_key;
 mod stage_output;
 mod subtract;
 mod subtract_by_key;

@@ -8,9 +8,10 @@ pub const ROWS: &[Row] = &[
     Row {
         // Records of equal keys keep their order, in descending order too.
         name: "rdd, sorted",
-        covers: &["Rdd::sort_by", "Rdd::sort_by_descending"],
+        covers: &["Rdd::sort_by", "Rdd::sort_by_descending", "Rdd::sort_by_key"],
         describe: |job| {
             job.emit(&job.left.transform(|rdd, _| Ok(rdd.sort_by(|(key, _)| *key))), Order::Exact);
+            job.emit(&job.left.transform(|rdd, _| Ok(rdd.sort_by_key())), Order::Exact);
             let down = job.left.transform(|rdd, _| Ok(rdd.sort_by_descending(|(_, value)| *value)));
             job.emit(&down, Order::Exact);
             job.act(&job.left, Order::Exact, |rdd| Ok(vec![rdd.sort_by(|record| *record).partitions()]));
@@ -18,7 +19,8 @@ pub const ROWS: &[Row] = &[
         oracle: |input, expected| {
             let mut up = input.left.clone();
             up.iter_mut().for_each(|batch| batch.sort_by_key(|(key, _)| *key));
-            expected.emit(up);
+            expected.emit(&up);
+            expected.emit(&up);
             let mut down = input.left.clone();
             down.iter_mut().for_each(|batch| batch.sort_by_key(|(_, value)| Reverse(*value)));
             expected.emit(down);
