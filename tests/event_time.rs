@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 #![cfg(feature = "testkit")]
 
+#[path = "support/cases.rs"]
+mod cases;
 #[path = "event_time/edges.rs"]
 mod edges;
 #[path = "event_time/model.rs"]
@@ -13,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use cases::cases;
 use millpond::testkit::FaultPlan;
 use millpond::{
     DStream, EventStream, EventWindows, ManualClock, Result, RunningContext, StopMode, StreamingContext,
@@ -286,7 +289,7 @@ fn assert_every_record_is_accounted_for(emitted: &Emitted, inputs: &Inputs) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(cases(64))]
 
     /// Random times, cuts into batches and windows, against models that keep everything for ever.
     #[test]
@@ -298,7 +301,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(8))]
+    #![proptest_config(cases(8))]
 
     /// The same rows in the same order, whatever the number of threads and wherever the job is started anew; the
     /// same rows for any partitions.

@@ -156,7 +156,14 @@ fn what_is_tried_on_a_window_slides_with_it() {
 fn a_task_that_stops_its_job_does_not_wait_for_itself() {
     let dir = tempfile::tempdir().unwrap();
     let clock = ManualClock::at(0);
-    let context = builder(dir.path(), &clock).build().unwrap();
+    // A name of its own: the tests of this file run side by side.
+    let context = StreamingContext::builder("stopped-by-a-task")
+        .store(dir.path().join("store"))
+        .clock(clock.clone())
+        .batch_interval(Duration::from_millis(INTERVAL_MS))
+        .stop_on_signals(false)
+        .build()
+        .unwrap();
     let (pairs, queue) = context.queue_stream::<(String, i64)>("pairs");
     pairs.for_each_rdd(|rdd, info| {
         let name = info.job.clone();

@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Number, Value};
 
+use crate::format::object::name_without_paths;
 use crate::inspect::key_text::split_outermost;
 use crate::inspect::view::hex;
 
@@ -47,9 +48,9 @@ impl ValueType {
         let layout = if value_type == "position" {
             Layout::Position
         } else if let Some(state) = value_type.strip_suffix(" with timers") {
-            Layout::WithTimers(Shape::parse(state, DEPTH_MAX)?)
+            Layout::WithTimers(Shape::of(state)?)
         } else {
-            Layout::Archive(Shape::parse(value_type, DEPTH_MAX)?)
+            Layout::Archive(Shape::of(value_type)?)
         };
         Some(ValueType { layout, width })
     }
@@ -66,7 +67,7 @@ impl ValueType {
 
 /// A record or an amount of a type, as JSON; `None` when the type is not known or the bytes are none of it.
 pub(super) fn record_json(rust_type: &str, bytes: &[u8]) -> Option<Value> {
-    let shape = Shape::parse(rust_type, DEPTH_MAX)?;
+    let shape = Shape::of(rust_type)?;
     archive_json(&shape, shape.size() as u32, bytes)
 }
 
@@ -105,10 +106,15 @@ fn with_timers_json(shape: &Shape, width: u32, bytes: &[u8]) -> Option<Value> {
 }
 
 impl Shape {
+    /// The shape of a type by its name, with or without the paths of modules: state types are stored without.
+    fn of(name: &str) -> Option<Self> {
+        Self::parse(&name_without_paths(name), DEPTH_MAX)
+    }
+
     fn parse(name: &str, depth: usize) -> Option<Self> {
         let depth = depth.checked_sub(1)?;
         let generic = |path: &str| name.strip_prefix(path)?.strip_prefix('<')?.strip_suffix('>');
-        if let Some(element) = generic("alloc::vec::Vec") {
+        if let Some(element) = generic("Vec") {
             let element = Self::parse(element, depth)?;
             return Some(if element == Shape::Unsigned(1) {
                 Shape::Bytes
@@ -116,7 +122,7 @@ impl Shape {
                 Shape::List(Box::new(element))
             });
         }
-        if let Some(some) = generic("core::option::Option") {
+        if let Some(some) = generic("Option") {
             return Some(Shape::Option(Box::new(Self::parse(some, depth)?)));
         }
         Some(match name {
@@ -135,8 +141,8 @@ impl Shape {
             "bool" => Shape::Bool,
             "char" => Shape::Char,
             "()" => Shape::Tuple(Vec::new()),
-            "alloc::string::String" => Shape::String,
-            "millpond::record::text::Text" => Shape::Bytes,
+            "String" => Shape::String,
+            "Text" => Shape::Bytes,
             tuple => {
                 let parts = tuple.strip_prefix('(')?.strip_suffix(')')?;
                 let parts = parts.strip_suffix(',').unwrap_or(parts);
