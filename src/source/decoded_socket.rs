@@ -97,7 +97,7 @@ impl<T: Data, F: Decode<T>> Receiver for Decoded<T, F> {
 /// ```
 /// let frame = millpond::encode_raw_frame(&[1u64, 2])?;
 /// assert_eq!(frame.len(), 4 + 2 * (4 + 8));
-/// # millpond::Result::Ok(())
+/// # Ok::<(), millpond::Error>(())
 /// ```
 ///
 /// # Errors
