@@ -3,22 +3,21 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 #![cfg(feature = "testkit")]
 
-#[path = "support/lives.rs"]
-mod lives;
 #[path = "upgrades/rules.rs"]
 mod rules;
+mod support;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use lives::{INTERVAL_MS, Life, Run, Scripted, start_life, wait_for_batch};
 use millpond::testkit::FaultPlan;
 use millpond::{
     Clock, DStream, Data, ManualClock, Record, RunningContext, StateMatch, StateSpec, StopMode,
     StreamingContext, Timer,
 };
+use support::lives::{INTERVAL_MS, Life, Run, Scripted, start_life, wait_for_batch};
 
 type Pair = (u16, i64);
 

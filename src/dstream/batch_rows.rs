@@ -1,11 +1,15 @@
 //! Records that a stateful operator hands on in a batch, read from its state while the batch lasts.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crate::batch::Batch;
 use crate::error::{Error, ErrorKind, Result};
 use crate::exec::TaskContext;
+use crate::rdd::shuffle::decode_key;
 use crate::rdd::{CHUNK_RECORDS, Chunks, Lineage, NodeInfo, Parent, Rdd, RddNode, Record};
+use crate::record::{DataBuffer, Key};
+use crate::state::OperatorState;
 
 /// Reads one partition from the state, which still is as the batch left it.
 type Read<T> = dyn Fn(usize) -> Result<Vec<T>> + Send + Sync;
@@ -54,6 +58,28 @@ impl<T: Record> BatchRows<T> {
         info.detail = format!(" `{name}` after {}", batch.id);
         Rdd::new(&batch.executor, RowsNode { info, rows: self.clone() })
     }
+}
+
+/// What `decode` makes of every live value of some key groups, with its key.
+pub(crate) fn live_rows<K: Key, V>(
+    state: &OperatorState,
+    groups: Range<usize>,
+    decode: impl Fn(&[u8], &mut DataBuffer) -> Result<Option<V>>,
+) -> Result<Vec<(K, V)>> {
+    let mut rows = Vec::new();
+    let mut buffer = DataBuffer::default();
+    for group in groups {
+        let mut group = state.group(group);
+        group.load()?;
+        let table = group.table();
+        for at in table.live() {
+            let Some(value) = table.value(at as usize) else { continue };
+            if let Some(value) = decode(value, &mut buffer)? {
+                rows.push((decode_key(table.key(at as usize))?, value));
+            }
+        }
+    }
+    Ok(rows)
 }
 
 /// Where an operator keeps the rows of the batch in progress.

@@ -1,7 +1,6 @@
 //! What a start takes over, what it refuses, and what the plan says.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +8,8 @@ use millpond::{
     DStream, Data, ErrorKind, ManualClock, RunningContext, StateMatch, StateSpec, StopMode, StreamingContext,
 };
 
-use crate::lives::{INTERVAL_MS, wait_for_batch};
+use crate::support::through::tree;
+use crate::support::{INTERVAL_MS, wait_for_batch};
 
 struct Job {
     dir: tempfile::TempDir,
@@ -67,23 +67,6 @@ impl Job {
         }
         error.to_string()
     }
-}
-
-/// Every file below a directory.
-fn tree(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    let mut dirs = vec![dir.to_owned()];
-    while let Some(next) = dirs.pop() {
-        for entry in std::fs::read_dir(next).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                dirs.push(path);
-            } else {
-                found.insert(path.clone(), std::fs::read(&path).unwrap());
-            }
-        }
-    }
-    found
 }
 
 /// Keeps for each number how often it came, made a state by `make`.

@@ -28,6 +28,7 @@ pub use window::{EventWindows, Windowed, WindowedEvents};
 
 use crate::batch::Batch;
 use crate::dstream::keyed::{BatchClock, KeyedOperator, KeyedSetup, Timer, TimerDomain, WatermarkCell};
+use crate::dstream::state_spec::in_ms;
 use crate::dstream::{DStream, Upgrades};
 use crate::error::Result;
 use crate::rdd::{Rdd, Record};
@@ -180,9 +181,4 @@ fn write_row<S: Data>(state: &OperatorState, row: &S) -> Result<()> {
     let mut buffer = DataBuffer::default();
     row.encode(&mut buffer)?;
     state.put(&[], Some(buffer.as_bytes()))
-}
-
-/// Durations as the milliseconds that times are in.
-fn in_ms(duration: std::time::Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::dstream::batch_rows::{BatchRows, RowsSlot};
+use crate::dstream::batch_rows::{BatchRows, RowsSlot, live_rows};
 use crate::dstream::keyed::row::RowParts;
-use crate::error::Result;
-use crate::rdd::shuffle::{decode_key, groups_of_partition};
-use crate::record::{Data, DataBuffer, Key};
+use crate::rdd::shuffle::groups_of_partition;
+use crate::record::{Data, Key};
 use crate::state::OperatorState;
 
 /// Every key and its state, as of each batch.
@@ -18,22 +17,8 @@ pub(crate) fn snapshot<K: Key, S: Data>(
     partitions: usize,
 ) -> Arc<BatchRows<(K, S)>> {
     let state = state.clone();
-    BatchRows::new(partitions, move |partition| read(&state, groups_of_partition(partition, partitions)))
-}
-
-fn read<K: Key, S: Data>(state: &OperatorState, groups: std::ops::Range<usize>) -> Result<Vec<(K, S)>> {
-    let mut rows = Vec::new();
-    let mut buffer = DataBuffer::default();
-    for group in groups {
-        let mut group = state.group(group);
-        group.load()?;
-        let table = group.table();
-        for at in table.live() {
-            let Some(row) = table.value(at as usize) else { continue };
-            if let Some(state) = RowParts::of(row)?.state(&mut buffer)? {
-                rows.push((decode_key(table.key(at as usize))?, state));
-            }
-        }
-    }
-    Ok(rows)
+    BatchRows::new(partitions, move |partition| {
+        let groups = groups_of_partition(partition, partitions);
+        live_rows(&state, groups, |row, buffer| RowParts::of(row)?.state(buffer))
+    })
 }

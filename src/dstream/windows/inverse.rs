@@ -1,4 +1,3 @@
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -6,10 +5,10 @@ use super::Span;
 use super::chunks::Codec;
 use super::store::{Turnover, Use, WindowStore};
 use crate::batch::Batch;
-use crate::dstream::batch_rows::{BatchRows, RowsSlot};
+use crate::dstream::batch_rows::{BatchRows, RowsSlot, live_rows};
 use crate::dstream::{DStream, StatefulNode};
 use crate::error::{Error, Result};
-use crate::rdd::shuffle::{Grouped, KeyedNode, decode_key, groups_of_partition};
+use crate::rdd::shuffle::{Grouped, KeyedNode, groups_of_partition};
 use crate::rdd::{Parent, prepare_all};
 use crate::record::{Data, DataBuffer, Key, KeyHash, Nested};
 use crate::state::{GroupChanges, OperatorState, StateType};
@@ -198,7 +197,10 @@ where
         self.batches.counted(batch, &turnover)?;
         let (state, partitions) = (self.state.clone(), self.partitions);
         self.rows.begin(BatchRows::new(partitions, move |partition| {
-            all_rows(&state, groups_of_partition(partition, partitions))
+            live_rows(&state, groups_of_partition(partition, partitions), |value, buffer| {
+                let (_, Nested(value)) = Aggregate::<V>::decode(value, buffer)?;
+                Ok(Some(value))
+            })
         }));
         Ok(())
     }
@@ -206,22 +208,4 @@ where
     fn finish_batch(&self) -> Result<()> {
         self.rows.finish()
     }
-}
-
-/// Every key of some groups with its value.
-fn all_rows<K: Key, V: Data>(state: &OperatorState, groups: Range<usize>) -> Result<Vec<(K, V)>> {
-    let mut rows = Vec::new();
-    let mut buffer = DataBuffer::default();
-    for group in groups {
-        let mut group = state.group(group);
-        group.load()?;
-        let table = group.table();
-        for at in table.live() {
-            if let Some(value) = table.value(at as usize) {
-                let (_, Nested(value)) = Aggregate::<V>::decode(value, &mut buffer)?;
-                rows.push((decode_key(table.key(at as usize))?, value));
-            }
-        }
-    }
-    Ok(rows)
 }
