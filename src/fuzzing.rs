@@ -11,8 +11,8 @@ use crate::exec::Executor;
 use crate::format::block::{BlockEncoding, BlockHeader, for_each_record};
 use crate::format::frame::{self, FrameHeader, HEADER_BYTES, encode_frame};
 use crate::format::records::{
-    CatalogRecord, CheckpointRecord, Directory, DoneRecord, EpochRecord, ExtentHeader, PlanRecord, Record,
-    RunRecord, SegmentHeader, TalliesRecord,
+    CatalogRecord, CheckpointRecord, Directory, DoneRecord, EpochRecord, ExtentHeader, JobRecord, PlanRecord,
+    Record, RunRecord, SegmentHeader, TalliesRecord,
 };
 use crate::format::segment::{self, entries, entry_bytes};
 use crate::record::{Data, DataBuffer};
@@ -29,6 +29,7 @@ pub fn decode_frame(bytes: &[u8]) {
     drop(CatalogRecord::from_frame(bytes));
     decode_as::<EpochRecord>(bytes);
     decode_as::<RunRecord>(bytes);
+    decode_as::<JobRecord>(bytes);
     decode_as::<PlanRecord>(bytes);
     decode_as::<DoneRecord>(bytes);
     decode_as::<CheckpointRecord>(bytes);

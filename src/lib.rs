@@ -32,6 +32,9 @@
 //!
 //! The modules below read in the order in which data flows; each uses only those before it.
 
+// What the attribute writes speaks of `millpond`, also here.
+extern crate self as millpond;
+
 // -- ground --
 
 mod error;
@@ -110,8 +113,11 @@ pub use dstream::{
 pub use error::{Error, ErrorKind, Result};
 pub use format::{FORMAT_VERSION, FORMAT_VERSION_OLDEST};
 pub use id::{BatchId, BatchTime, BlockId, CheckpointId, EpochId, ExtentId, SegmentId, StreamId};
+pub use millpond_derive::{Described, data};
 pub use rdd::{Emitter, FallibleRdd, ObjectFile, Rdd, Record, StorageLevel, read_object_file};
-pub use record::{Data, DataBuffer, DeadLetter, Key, Text, WindowResult, Words};
+pub use record::{
+    Data, DataBuffer, DeadLetter, Described, Fields, Key, Schema, Text, Variants, WindowResult, Words,
+};
 pub use rkyv;
 #[cfg(feature = "sqlite")]
 pub use rusqlite;

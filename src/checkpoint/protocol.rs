@@ -5,8 +5,9 @@ use std::ops::Range;
 
 use crate::checkpoint::tallies::Tallies;
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::features::Features;
 use crate::format::records::{
-    CatalogRecord, CheckpointRecord, DoneRecord, PlanRecord, RunRecord, TallyDelta,
+    CatalogRecord, CheckpointRecord, DoneRecord, JobRecord, PlanRecord, RunRecord, TallyDelta,
 };
 use crate::id::EpochId;
 use crate::store::catalog::EpochContents;
@@ -26,6 +27,10 @@ pub(crate) struct History {
     pub(crate) checkpoints: Vec<(EpochId, CheckpointRecord)>,
     /// Oldest first.
     pub(crate) runs: Vec<RunRecord>,
+    /// What the job was when the newest epoch began.
+    pub(crate) job: Option<JobRecord>,
+    /// What readers and writers of the store have to know.
+    pub(crate) features: Features,
     /// Whether the very first record of the store is readable, so that nothing before it can be missing.
     pub(crate) from_start: bool,
     /// The newest sound record.
@@ -45,7 +50,7 @@ pub(crate) struct History {
 pub(crate) fn idle_from(epochs: &[EpochContents]) -> usize {
     let counts = |epoch: &EpochContents| {
         let only_starts = |(_, record): &(u64, CatalogRecord)| {
-            matches!(record, CatalogRecord::Epoch(_) | CatalogRecord::Run(_))
+            matches!(record, CatalogRecord::Epoch(_) | CatalogRecord::Job(_) | CatalogRecord::Run(_))
         };
         let is_first = epoch.records.first().is_none_or(|(seq, _)| *seq == 1);
         is_first || !epoch.damage.is_empty() || !epoch.records.iter().all(only_starts)
@@ -73,7 +78,8 @@ pub(crate) fn fold(epochs: &[EpochContents]) -> History {
     let mut tallies = Tallies::default();
     for (epoch, record) in records.into_values() {
         match record {
-            CatalogRecord::Epoch(_) => {}
+            CatalogRecord::Epoch(start) => history.features.join(&start),
+            CatalogRecord::Job(job) => history.job = Some(job),
             CatalogRecord::Run(run) => {
                 // A run emits anew what the one before did not finish, and may add less, or nothing.
                 tallies = Tallies::default();
@@ -111,7 +117,7 @@ fn count_unreadable(history: &mut History, records: &BTreeMap<u64, (EpochId, Cat
             CatalogRecord::Checkpoint(checkpoint) => {
                 Some(checkpoint.batch).filter(|batch| *batch > history.newest_batch)
             }
-            CatalogRecord::Epoch(_) | CatalogRecord::Run(_) => None,
+            CatalogRecord::Epoch(_) | CatalogRecord::Job(_) | CatalogRecord::Run(_) => None,
         };
         readable += 1;
         if let Some(batch) = known {
@@ -274,7 +280,12 @@ mod tests {
     }
 
     fn epoch(epoch: u64, continues_after: u64, first: u64, records: Vec<CatalogRecord>) -> EpochContents {
-        let start = CatalogRecord::Epoch(EpochRecord { store: [0; 16], continues_after });
+        let start = CatalogRecord::Epoch(EpochRecord {
+            store: [0; 16],
+            continues_after,
+            compatible: 0,
+            incompatible: 0,
+        });
         let records: Vec<_> = (first..).zip(std::iter::once(start).chain(records)).collect();
         let witness = records.last().map(|(seq, _)| *seq);
         EpochContents { epoch: EpochId(epoch), witness, records, damage: vec![], unfinished: false }
@@ -307,7 +318,7 @@ mod tests {
     #[test]
     fn what_a_batch_added_counts_only_if_it_is_done_and_complete() {
         let tallies = |batch: u64, part: u32, parts: u32| {
-            let delta = TallyDelta { name: "count".into(), archive: vec![part as u8] };
+            let delta = TallyDelta { name: "count".into(), schema: "u64".into(), archive: vec![part as u8] };
             CatalogRecord::Tallies(TalliesRecord { batch, part, parts, deltas: vec![delta] })
         };
         let history = fold(&[
@@ -334,20 +345,10 @@ mod tests {
     #[test]
     fn what_a_run_that_ended_added_to_a_batch_that_was_not_done_never_counts() {
         let tallies = |parts: u32| {
-            let delta = TallyDelta { name: "count".into(), archive: vec![1] };
+            let delta = TallyDelta { name: "count".into(), schema: "u64".into(), archive: vec![1] };
             CatalogRecord::Tallies(TalliesRecord { batch: 1, part: 0, parts, deltas: vec![delta] })
         };
-        let run = CatalogRecord::Run(RunRecord {
-            job: "job".into(),
-            version: "0".into(),
-            started_ms: 0,
-            batch_interval_ms: 1,
-            checkpoint_every_batches: 1,
-            partitions: 1,
-            threads: 1,
-            fingerprint: 0,
-            lineage: vec![],
-        });
+        let run = CatalogRecord::Run(RunRecord { started_ms: 0 });
         // Whole or cut off: the next run, which emitted the batch, added nothing.
         for parts in [1, 2] {
             let first = epoch(1, 0, 1, vec![run.clone(), plan(1), tallies(parts)]);

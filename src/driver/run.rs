@@ -170,7 +170,7 @@ impl Driver {
         for state in &self.states {
             let groups = state.encode_changes(&self.executor, self.next_segment.0)?;
             if !groups.is_empty() {
-                encoded.operators.push((state.name().to_owned(), groups));
+                encoded.operators.push(state.encoded(groups));
             }
         }
         let record = CheckpointRecord {

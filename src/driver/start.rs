@@ -13,12 +13,13 @@ use crate::config::Settings;
 use crate::dstream::{Input, InputKind, Job};
 use crate::error::{Error, Result};
 use crate::exec::Executor;
-use crate::format::records::{PlanRecord, RunRecord, TallyDelta};
+use crate::format::records::{JobRecord, PlanRecord, Record, RunRecord, StreamRef, TallyDelta};
 use crate::id::{BatchId, BatchTime, BlockId, EpochId};
 use crate::receive_log::{self, ReceiveLog, ReceivedBlock};
+use crate::record::schema_hash;
 use crate::sink::SinkStart;
 use crate::source::{Inlet, run_receiver};
-use crate::store::catalog::{Catalog, remove_epoch, sync_epoch};
+use crate::store::catalog::{Catalog, EpochStart, JOB_BYTES_MAX, remove_epoch, sync_epoch};
 use crate::store::extents::{ExtentIndex, ExtentWriter, remove_extent, sync_extent};
 use crate::store::log_scan::LogContents;
 use crate::store::retry::FullDisk;
@@ -51,7 +52,7 @@ pub(crate) struct Started {
 }
 
 /// Recovers the job and makes it ready; returns when every batch that has to be replayed was.
-pub(crate) fn start(components: Components, mut job: Job) -> Result<Started> {
+pub(crate) fn start(components: Components, job: Job) -> Result<Started> {
     let watch = Stopwatch::start();
     let Components { settings, clock, disk, listeners } = components;
     let executor = Executor::new(settings.threads, settings.task_attempts_max)?;
@@ -63,10 +64,9 @@ pub(crate) fn start(components: Components, mut job: Job) -> Result<Started> {
     let mut report = report_of(&found, plan);
     restore(&job, &found, &matches, &executor)?;
     open_sinks(&job, &found, &settings, &store)?;
-    let lineage = std::mem::take(&mut job.lineage);
     let mut driver = Driver::assemble(settings, clock, store, executor, job, &found)?;
     driver.listeners = listeners;
-    driver.commit_run(lineage)?;
+    driver.commit_run()?;
     driver.adopt_pending(&found.log)?;
     driver.replay(&found, &mut report)?;
     driver.start_receivers()?;
@@ -84,9 +84,9 @@ fn restore(job: &Job, found: &Found, matches: &[Match], executor: &Executor) -> 
     for state in job.states() {
         let stored = matches.get(state.name()).and_then(|found| Some((found, found.stored.as_ref()?)));
         match stored {
-            Some((Match { outcome: StateMatch::Matched, .. }, _)) => state.restore(&found.segments),
+            Some((Match { outcome: StateMatch::Matched, .. }, _)) => state.restore(&found.segments)?,
             Some((matched, stored)) => {
-                state.take_over(&found.segments, &stored.name, matched.convert.as_ref(), executor)?;
+                state.take_over(&found.segments, stored, matched.convert.as_ref(), executor)?;
             }
             // State that an older checkpoint had under this name, and the chosen one does not, is gone.
             None => state.hide(&found.segments),
@@ -124,7 +124,7 @@ impl Driver {
         make_durable(&store, found)?;
         // Starts that came to nothing: the epoch of this one stands in for theirs.
         found.idle.iter().try_for_each(|epoch| remove_epoch(&store.disk, &store.paths, *epoch))?;
-        let catalog = begin_epoch(&store, found)?;
+        let catalog = begin_epoch(&store, found, job_record(&settings, &job, clock.now_ms())?)?;
         let full_disk = FullDisk::default();
         let wake = WakeUp::new();
         let index = ExtentIndex::new(found.log.extents.clone());
@@ -241,14 +241,50 @@ fn make_durable(store: &Store, found: &Found) -> Result<()> {
 }
 
 /// A new epoch at every start: an epoch of an earlier run is never written to again.
-fn begin_epoch(store: &Store, found: &Found) -> Result<Arc<Mutex<Catalog>>> {
+fn begin_epoch(store: &Store, found: &Found, job: JobRecord) -> Result<Arc<Mutex<Catalog>>> {
     let newest = found.epochs.last().copied().unwrap_or(EpochId(0));
     let history = &found.history;
-    let next_seq = history.committed_seq.max(history.last_seq) + 1;
-    let (disk, paths) = (store.disk.clone(), store.paths.clone());
-    let catalog =
-        Catalog::begin(disk, paths, store.identity.store, newest.next(), history.last_seq, next_seq)?;
+    let start = EpochStart {
+        store: store.identity.store,
+        epoch: newest.next(),
+        continues_after: history.last_seq,
+        first_seq: history.committed_seq.max(history.last_seq) + 1,
+        features: history.features,
+        job: Some(job),
+    };
+    let catalog = Catalog::begin(store.disk.clone(), store.paths.clone(), start)?;
     Ok(Arc::new(Mutex::new(catalog)))
+}
+
+/// The description of the job. One that would fill the catalog leaves out the lineage, which is for people only.
+fn job_record(settings: &Settings, job: &Job, started_ms: u64) -> Result<JobRecord> {
+    let streams = job.inputs.iter().map(|input| StreamRef {
+        stream: input.stream.0,
+        name: input.name.to_string(),
+        schema: input.schema.clone(),
+    });
+    let mut record = JobRecord {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started_ms,
+        batch_interval_ms: settings.batch_interval_ms(),
+        checkpoint_every_batches: settings.checkpoint_every_batches,
+        partitions: settings.partitions as u32,
+        threads: settings.threads as u32,
+        fingerprint: job.fingerprint,
+        streams: streams.collect(),
+        lineage: job.lineage.clone(),
+    };
+    if record.to_archive()?.len() > JOB_BYTES_MAX {
+        tracing::warn!("the job is too large for the store to describe its lineage");
+        record.lineage.clear();
+    }
+    if record.to_archive()?.len() > JOB_BYTES_MAX {
+        record.streams.iter_mut().for_each(|stream| stream.schema.clear());
+    }
+    if record.to_archive()?.len() > JOB_BYTES_MAX {
+        record.streams.clear();
+    }
+    Ok(record)
 }
 
 /// The time of the newest batch, and how far the clock is behind it.
@@ -269,20 +305,8 @@ fn last_time(found: &Found, settings: &Settings, clock: &dyn Clock) -> (BatchTim
 }
 
 impl Driver {
-    fn commit_run(&self, lineage: Vec<crate::format::records::LineageNode>) -> Result<()> {
-        let settings = &self.settings;
-        let run = RunRecord {
-            job: settings.name.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            started_ms: self.clock.now_ms(),
-            batch_interval_ms: settings.batch_interval_ms(),
-            checkpoint_every_batches: settings.checkpoint_every_batches,
-            partitions: settings.partitions as u32,
-            threads: settings.threads as u32,
-            fingerprint: self.fingerprint,
-            lineage,
-        };
-        lock(&self.catalog).append(&run)?;
+    fn commit_run(&self) -> Result<()> {
+        lock(&self.catalog).append(&RunRecord { started_ms: self.clock.now_ms() })?;
         Ok(())
     }
 
@@ -349,10 +373,11 @@ impl Driver {
         let (stop, stopped) = watch::channel(false);
         let mut tasks = Vec::new();
         let mut inputs = Vec::new();
-        for Input { name, stream, kind } in std::mem::take(&mut self.inputs) {
+        for Input { name, stream, kind, schema } in std::mem::take(&mut self.inputs) {
             let inlet = Inlet {
                 name: name.clone(),
                 stream,
+                schema: schema_hash(&schema),
                 log: self.log.clone(),
                 stop: stopped.clone(),
                 block_bytes: self.settings.block_bytes_max,
@@ -366,7 +391,7 @@ impl Driver {
                     tasks.push(runtime.spawn(run_receiver(task, inlet, ends_by_itself)));
                 }
                 InputKind::Queue(connect) => connect(runtime.handle().clone(), inlet),
-                kind @ InputKind::Replayable { .. } => inputs.push(Input { name, stream, kind }),
+                kind @ InputKind::Replayable { .. } => inputs.push(Input { name, stream, kind, schema }),
             }
         }
         self.inputs = inputs;

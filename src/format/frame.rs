@@ -28,6 +28,7 @@ pub(crate) enum FrameKind {
     Checkpoint = 6,
     Witness = 7,
     Tallies = 8,
+    Job = 9,
     ExtentHeader = 16,
     Block = 17,
     SegmentHeader = 32,
@@ -37,7 +38,7 @@ pub(crate) enum FrameKind {
 }
 
 impl FrameKind {
-    const ALL: [FrameKind; 14] = [
+    const ALL: [FrameKind; 15] = [
         FrameKind::Identity,
         FrameKind::Epoch,
         FrameKind::Run,
@@ -46,6 +47,7 @@ impl FrameKind {
         FrameKind::Checkpoint,
         FrameKind::Witness,
         FrameKind::Tallies,
+        FrameKind::Job,
         FrameKind::ExtentHeader,
         FrameKind::Block,
         FrameKind::SegmentHeader,

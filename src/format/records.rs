@@ -17,12 +17,15 @@ pub(crate) struct EpochRecord {
     /// The sequence number of the newest record that the writer of this epoch knew to be sound. A gap
     /// between it and this epoch's first record was reported when the epoch was begun.
     pub(crate) continues_after: u64,
+    /// Features of the store that a reader who does not know them may pass over, one bit each.
+    pub(crate) compatible: u64,
+    /// Features of the store that a reader must know: one who does not refuses the store.
+    pub(crate) incompatible: u64,
 }
 
-/// One start of a job: what it was and how it was configured.
+/// What a job is and how it is configured, for people and tools: the record after the first of each epoch.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
-pub(crate) struct RunRecord {
-    pub(crate) job: String,
+pub(crate) struct JobRecord {
     /// The version of the crate.
     pub(crate) version: String,
     pub(crate) started_ms: u64,
@@ -30,8 +33,26 @@ pub(crate) struct RunRecord {
     pub(crate) checkpoint_every_batches: u64,
     pub(crate) partitions: u32,
     pub(crate) threads: u32,
+    /// A hash of the lineage.
     pub(crate) fingerprint: u64,
+    pub(crate) streams: Vec<StreamRef>,
     pub(crate) lineage: Vec<LineageNode>,
+}
+
+/// One input stream.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub(crate) struct StreamRef {
+    /// The hash of its name.
+    pub(crate) stream: u64,
+    pub(crate) name: String,
+    /// Of the records in its blocks; empty where they are lines or where there are no blocks.
+    pub(crate) schema: String,
+}
+
+/// One start of a job, after recovery has chosen and before it replays.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub(crate) struct RunRecord {
+    pub(crate) started_ms: u64,
 }
 
 /// One node of the description of a job's lineage.
@@ -116,6 +137,8 @@ pub(crate) struct TalliesRecord {
 pub(crate) struct TallyDelta {
     /// The name of the accumulator's state.
     pub(crate) name: String,
+    /// The schema of the archive.
+    pub(crate) schema: String,
     /// Its archive; what several parts of a batch have under one name is joined.
     pub(crate) archive: Vec<u8>,
 }
@@ -156,6 +179,8 @@ pub(crate) struct OperatorRef {
     pub(crate) value_type: String,
     /// The width of the value's archived root.
     pub(crate) value_width: u32,
+    /// The hash of the schema of the archives in its values.
+    pub(crate) schema: u64,
     pub(crate) keys: u64,
 }
 
@@ -186,6 +211,8 @@ pub(crate) struct Directory {
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub(crate) struct OperatorDirectory {
     pub(crate) name: String,
+    /// Of the archives in its values.
+    pub(crate) schema: String,
     pub(crate) groups: Vec<GroupDirectory>,
 }
 
@@ -263,6 +290,7 @@ framed_records! {
     PlanRecord => Plan,
     DoneRecord => Done,
     TalliesRecord => Tallies,
+    JobRecord => Job,
     CheckpointRecord => Checkpoint,
     ExtentHeader => ExtentHeader,
     SegmentHeader => SegmentHeader,
@@ -278,6 +306,7 @@ pub(crate) enum CatalogRecord {
     Done(DoneRecord),
     Checkpoint(CheckpointRecord),
     Tallies(TalliesRecord),
+    Job(JobRecord),
 }
 
 impl CatalogRecord {
@@ -294,6 +323,7 @@ impl CatalogRecord {
             FrameKind::Done => CatalogRecord::Done(Record::from_payload(&header, payload)?),
             FrameKind::Checkpoint => CatalogRecord::Checkpoint(Record::from_payload(&header, payload)?),
             FrameKind::Tallies => CatalogRecord::Tallies(Record::from_payload(&header, payload)?),
+            FrameKind::Job => CatalogRecord::Job(Record::from_payload(&header, payload)?),
             other => return Err(Error::corrupt(format!("a {other:?} frame does not belong in the catalog"))),
         };
         Ok((header.id, record))

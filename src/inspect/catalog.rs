@@ -39,6 +39,13 @@ pub(super) fn read_catalog(store: &ReadStore) -> Result<Catalog> {
         Finding::note(place_of(contents.epoch), what, "nothing: it is removed when the job has gone on")
     }));
     let history = protocol::fold(&finished);
+    let passed_over = history.features.passed_over();
+    if passed_over != 0 {
+        let what = format!(
+            "the store has features {passed_over:#x} that this build does not know and need not know"
+        );
+        findings.push(Finding::note("epochs".to_owned(), what, "nothing, or use a newer build"));
+    }
     Ok(Catalog { history, epochs: epochs.len(), findings })
 }
 
@@ -74,13 +81,13 @@ fn gaps(epochs: &[EpochContents]) -> Vec<Finding> {
 
 impl Catalog {
     pub(super) fn run(&self) -> Option<RunReport> {
-        self.history.runs.last().map(|run| RunReport {
-            version: run.version.clone(),
-            started_ms: run.started_ms,
-            batch_interval_ms: run.batch_interval_ms,
-            checkpoint_every_batches: run.checkpoint_every_batches,
-            partitions: run.partitions,
-            threads: run.threads,
+        self.history.job.as_ref().map(|job| RunReport {
+            version: job.version.clone(),
+            started_ms: job.started_ms,
+            batch_interval_ms: job.batch_interval_ms,
+            checkpoint_every_batches: job.checkpoint_every_batches,
+            partitions: job.partitions,
+            threads: job.threads,
         })
     }
 

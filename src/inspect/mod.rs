@@ -59,6 +59,7 @@ mod lineage;
 mod log;
 mod open;
 mod report;
+mod schema;
 mod settle;
 mod state;
 mod summary;

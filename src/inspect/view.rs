@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::StreamId;
 use crate::inspect::catalog::{Catalog, read_catalog};
 use crate::inspect::open::ReadStore;
 use crate::inspect::report::{Finding, RestartReport};
@@ -88,9 +87,8 @@ pub(super) fn no_such(message: String) -> Error {
 
 /// The names of the input streams of the last run.
 pub(super) fn stream_names(catalog: &Catalog) -> BTreeMap<u64, String> {
-    let nodes = catalog.history.runs.last().into_iter().flat_map(|run| &run.lineage);
-    let inputs = nodes.filter(|node| node.parents.is_empty() && !node.name.is_empty());
-    inputs.map(|node| (StreamId::of(&node.name).0, node.name.clone())).collect()
+    let streams = catalog.history.job.iter().flat_map(|job| &job.streams);
+    streams.map(|stream| (stream.stream, stream.name.clone())).collect()
 }
 
 /// A stream's id as 16 hexadecimal digits.

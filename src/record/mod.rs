@@ -2,6 +2,7 @@
 
 mod data;
 mod dead_letter;
+mod described;
 mod key;
 mod key_table;
 mod nested;
@@ -10,6 +11,8 @@ mod window_result;
 
 pub use data::{Data, DataBuffer};
 pub use dead_letter::DeadLetter;
+pub(crate) use described::schema_hash;
+pub use described::{Described, Fields, Schema, Variants};
 pub use key::Key;
 pub(crate) use key::{KeyHash, group_of, hash_of};
 pub(crate) use key_table::KeyTable;

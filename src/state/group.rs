@@ -260,7 +260,7 @@ mod tests {
     use crate::format::records::SegmentHeader;
     use crate::id::SegmentId;
     use crate::record::hash_of;
-    use crate::store::segments::{EncodedState, Segment, write_segment};
+    use crate::store::segments::{EncodedOperator, EncodedState, Segment, write_segment};
     use crate::store::{Disk, StorePaths};
 
     #[derive(Clone, Copy, Debug)]
@@ -319,7 +319,13 @@ mod tests {
             if whole {
                 self.group.table.compact();
             }
-            let state = EncodedState { operators: vec![("totals".into(), vec![encoded])] };
+            let state = EncodedState {
+                operators: vec![EncodedOperator {
+                    name: "totals".into(),
+                    schema: "bytes".into(),
+                    groups: vec![encoded],
+                }],
+            };
             let header = SegmentHeader { store: [1; 16], checkpoint: number };
             let written =
                 write_segment(&Disk::default(), self.paths, SegmentId(number), &header, &state).unwrap();

@@ -12,5 +12,5 @@ mod table;
 mod upgrade;
 
 pub(crate) use group::{GroupChanges, KeyGroup};
-pub(crate) use operator::{OperatorState, StateType};
+pub(crate) use operator::{KnownSchema, OperatorState, StateType};
 pub(crate) use upgrade::{Convert, Origins, Upgrade};

@@ -291,7 +291,8 @@ mod tests {
     fn try_append(writer: &mut ExtentWriter, text: &str) -> Result<BlockRef> {
         let mut buffer = block_buffer(text.len());
         buffer.extend_from_slice(text.as_bytes());
-        let header = BlockHeader { stream: StreamId(1), encoding: BlockEncoding::Lines, records: 0 };
+        let header =
+            BlockHeader { stream: StreamId(1), encoding: BlockEncoding::Lines, records: 0, schema: 0 };
         writer.append(&mut buffer, header)
     }
 
