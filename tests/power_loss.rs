@@ -69,9 +69,9 @@ fn record(image: &Image, lives: &[(u32, u32)]) -> Recording {
     recording
 }
 
-/// A new store, a process that dies in an output, one that is stopped with a block that waits, and one that stops
-/// gracefully.
-const LIVES: [(u32, u32); 3] = [(1, 6), (2, 4), (3, 3)];
+/// A new store and a process that dies in an output, one that is stopped with a block that waits, two that die
+/// right after their start, and one that stops gracefully. Each with its number and the batches that it runs.
+const LIVES: [(u32, u32); 5] = [(1, 5), (2, 4), (4, 0), (5, 0), (3, 3)];
 
 #[test]
 fn nothing_promised_is_lost_whenever_power_is() {

@@ -208,6 +208,8 @@ impl OpenEpoch {
         let conf_file =
             File::open(&conf).map_err(|cause| Error::io(format!("open {}", conf.display()), cause))?;
         disk.sync(&conf_file, &conf)?;
+        // Names become durable in any order: a witness must not be there without the database that it speaks of.
+        disk.sync_dir(dir)?;
         disk.publish(&self.witness_path, &frame)?;
         if let Some(epochs) = dir.parent() {
             disk.sync_dir(epochs)?;
@@ -286,7 +288,13 @@ pub(crate) fn list_epochs(paths: &StorePaths) -> Result<Vec<EpochId>> {
 
 /// Removes a whole epoch that nothing needs.
 pub(crate) fn remove_epoch(disk: &Disk, paths: &StorePaths, epoch: EpochId) -> Result<()> {
-    disk.remove_dir_all(&epoch_dir(paths, epoch))
+    let dir = epoch_dir(paths, epoch);
+    if dir.exists() {
+        // First, and durably: a witness that outlives its database would tell of records that are lost.
+        disk.remove_file(&dir.join("witness"))?;
+        disk.sync_dir(&dir)?;
+    }
+    disk.remove_dir_all(&dir)
 }
 
 /// Makes durable what is in an epoch of an earlier run.

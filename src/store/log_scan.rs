@@ -189,8 +189,9 @@ fn note_missing(
 pub(crate) fn witness_of(paths: &StorePaths) -> Result<Option<(u64, u64)>> {
     let path = witness_path(paths);
     let bytes = match read_small(&path, 64)? {
-        // It is created empty; until it is first written nothing was acknowledged.
-        Some(bytes) if !bytes.is_empty() => bytes,
+        // It is created empty; until it is first written nothing was acknowledged. A power cut may leave the
+        // length of that write and none of its bytes.
+        Some(bytes) if bytes.iter().any(|byte| *byte != 0) => bytes,
         _ => return Ok(None),
     };
     let parsed = decode_frame(&bytes).and_then(|(header, payload)| {

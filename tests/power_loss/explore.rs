@@ -187,9 +187,15 @@ impl<'a> Exploration<'a> {
         let image = moment.disk.after(&kept);
         let pending: Vec<Change> = moment.disk.pending.iter().map(|pending| pending.change.clone()).collect();
         let story = move || {
-            let changes =
-                pending.iter().zip(&kept).map(|(change, kept)| format!("\n    {kept:?}: {}", shown(change)));
-            format!("moment {number}, last told {seen:?}, pending:{}", changes.collect::<String>())
+            // What the other changes are seldom matters: those that differ from the most are shown.
+            let whole = kept.iter().filter(|kept| **kept == Kept::Whole).count();
+            let most = if whole * 2 > kept.len() { Kept::Whole } else { Kept::Nothing };
+            let odd = pending.iter().zip(&kept).filter(|(_, kept)| **kept != most);
+            let odd = odd.map(|(change, kept)| format!("\n    {kept:?}: {}", shown(change)));
+            let odd = odd.collect::<String>();
+            let seen: String = seen.as_ref().map(Told::line).unwrap_or_default().chars().take(60).collect();
+            let count = pending.len();
+            format!("moment {number}, last told `{}`; {most:?} of {count} changes but{odd}", seen.trim_end())
         };
         Task { image, promises: Promises::of(told), again, story: Box::new(story) }
     }

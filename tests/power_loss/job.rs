@@ -213,24 +213,28 @@ pub fn live(store: &Path, told: &Path, life: u32, rounds: u32) {
             std::process::abort();
         }
     });
-    let life_ = Life::start(store, tell).unwrap();
-    let push = |number: u32| life_.push(life * 100 + number).unwrap();
+    let running = Life::start(store, tell).unwrap();
+    if rounds == 0 {
+        // A start that came to nothing.
+        std::process::abort();
+    }
+    let push = |number: u32| running.push(life * 100 + number).unwrap();
     for round in 0..rounds {
         push(round * 2);
         push(round * 2 + 1);
-        life_.tick().unwrap();
+        running.tick().unwrap();
     }
     push(80);
     match life % 3 {
         // Killed between plan and completion of a batch.
         1 => {
             *dies.lock().unwrap() = true;
-            let _ = life_.tick();
+            let _ = running.tick();
             panic!("it should have died");
         }
         // With a block that no batch has.
-        2 => life_.stop(StopMode::Now).unwrap(),
-        _ => life_.stop(StopMode::Graceful).unwrap(),
+        2 => running.stop(StopMode::Now).unwrap(),
+        _ => running.stop(StopMode::Graceful).unwrap(),
     }
 }
 
