@@ -1,4 +1,5 @@
 //! The job whose disk loses power, what it promises while it runs, and whether a store keeps the promises.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -308,9 +309,39 @@ fn judge_once(store: &Path, heard: &Arc<Mutex<Promises>>, life: u32) -> Result<S
     if batch <= promised.done {
         return Err(format!("batch {} was done, the next one is {batch}", promised.done));
     }
-    judge_totals(&started.sums(), started.emitted_rows.value(), &promises)?;
+    judge_emitted(&started.sums(), started.emitted_rows.value(), &promises)?;
+    judge_totals(&started.sums(), &promises)?;
     started.stop(StopMode::Now)?;
     Ok(outcome)
+}
+
+/// Starts the job on a store that is damaged. When it starts, lets it go on and checks its totals: `Err` says what is
+/// wrong with them, and the inner error is that of a start, or of a replay, that was refused.
+pub fn judge_damaged(
+    store: &Path,
+    promises: &Promises,
+) -> Result<Result<RecoveryReport, millpond::Error>, String> {
+    let heard = Arc::new(Mutex::new(promises.clone()));
+    let hears = heard.clone();
+    let tell: Tell = Arc::new(move |told| hears.lock().unwrap().hear(&told));
+    let started = match Life::start(store, tell) {
+        Ok(started) => started,
+        Err(error) => return Ok(Err(error)),
+    };
+    let report = started.recovery();
+    started.push(9_001).map_err(|error| format!("the push failed: {}", error.chain()))?;
+    started.tick()?;
+    let promises = heard.lock().unwrap().clone();
+    if report.lost_plans.is_empty() {
+        if let Some(broken) = promises.broken.first() {
+            return Err(broken.clone());
+        }
+        judge_emitted(&started.sums(), started.emitted_rows.value(), &promises)?;
+    }
+    // What the batches of lost plans read is planned anew: it is in state once all the same.
+    judge_totals(&started.sums(), &promises)?;
+    started.stop(StopMode::Now)?;
+    Ok(Ok(report))
 }
 
 /// A power cut is no damage: nothing may be passed over or lost.
@@ -340,8 +371,8 @@ fn judge_report(report: &RecoveryReport, promised: &Promises) -> Result<String, 
     .to_owned())
 }
 
-/// Everything acknowledged is in state once, so is everything else that is there, and outputs say the same.
-fn judge_totals(sums: &Sums, counted: u64, promises: &Promises) -> Result<(), String> {
+/// State and accumulator have what was emitted, each key once.
+fn judge_emitted(sums: &Sums, counted: u64, promises: &Promises) -> Result<(), String> {
     let mut emitted = Sums::new();
     let mut rows = 0;
     for (key, value) in promises.emitted.values().flat_map(|(_, rows)| rows) {
@@ -357,6 +388,11 @@ fn judge_totals(sums: &Sums, counted: u64, promises: &Promises) -> Result<(), St
     if counted != rows {
         return Err(format!("{rows} rows were emitted, the accumulator has {counted}"));
     }
+    Ok(())
+}
+
+/// Everything acknowledged is in state once, and so is everything else that is there.
+fn judge_totals(sums: &Sums, promises: &Promises) -> Result<(), String> {
     let expected =
         |records: &[Row]| (records.len() as u64, records.iter().map(|(_, value)| *value).sum::<u64>());
     for push in &promises.pushed {
