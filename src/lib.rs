@@ -92,6 +92,11 @@ mod context;
 #[cfg(feature = "tool")]
 pub mod inspect;
 
+// -- changing one by hand --
+
+#[cfg(feature = "tool")]
+pub mod maintenance;
+
 #[cfg(feature = "parquet")]
 pub use arrow_array;
 #[cfg(feature = "parquet")]

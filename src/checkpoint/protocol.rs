@@ -7,7 +7,7 @@ use crate::checkpoint::tallies::Tallies;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::features::Features;
 use crate::format::records::{
-    CatalogRecord, CheckpointRecord, DoneRecord, JobRecord, PlanRecord, RunRecord, TallyDelta,
+    CatalogRecord, CheckpointRecord, DoneRecord, JobRecord, PlanRecord, RollbackRecord, RunRecord, TallyDelta,
 };
 use crate::id::EpochId;
 use crate::store::catalog::EpochContents;
@@ -25,6 +25,8 @@ pub(crate) struct History {
     pub(crate) tallies: BTreeMap<u64, Vec<TallyDelta>>,
     /// Oldest first, each with the epoch it is in.
     pub(crate) checkpoints: Vec<(EpochId, CheckpointRecord)>,
+    /// Those that no longer count since the job was put back, oldest first.
+    pub(crate) dropped: Vec<(EpochId, CheckpointRecord)>,
     /// Oldest first.
     pub(crate) runs: Vec<RunRecord>,
     /// What the job was when the newest epoch began.
@@ -98,10 +100,53 @@ pub(crate) fn fold(epochs: &[EpochContents]) -> History {
                 }
                 history.done.insert(done.batch, done);
             }
-            CatalogRecord::Checkpoint(checkpoint) => history.checkpoints.push((epoch, checkpoint)),
+            CatalogRecord::Checkpoint(checkpoint) => history.add_checkpoint(epoch, checkpoint),
+            CatalogRecord::Rollback(rollback) => history.roll_back(epoch, rollback),
         }
     }
     history
+}
+
+impl History {
+    fn add_checkpoint(&mut self, epoch: EpochId, checkpoint: CheckpointRecord) {
+        // A repair says again what it keeps.
+        self.checkpoints.retain(|(_, known)| known.checkpoint != checkpoint.checkpoint);
+        self.checkpoints.push((epoch, checkpoint));
+    }
+
+    /// Newer checkpoints no longer count. Plans, completions and what batches added stay: the next start computes
+    /// the batches after the target again.
+    fn roll_back(&mut self, epoch: EpochId, rollback: RollbackRecord) {
+        let RollbackRecord { target, target_batch, checkpoint } = rollback;
+        let is_newer = |record: &CheckpointRecord| record.checkpoint > target || record.batch > target_batch;
+        let dropped = self.checkpoints.extract_if(.., |(_, record)| is_newer(record));
+        self.dropped.extend(dropped);
+        self.add_checkpoint(epoch, checkpoint);
+    }
+
+    /// The checkpoints that are `sound`, as retention sees them.
+    pub(crate) fn retained(&self, sound: impl Fn(&CheckpointRecord) -> bool) -> Vec<Retained> {
+        let plans_from = |batch: u64| self.planned_in.get(&(batch + 1)).copied();
+        let checkpoints = self.checkpoints.iter().filter(|(_, record)| sound(record));
+        checkpoints
+            .map(|(epoch, record)| Retained::of(*epoch, plans_from(record.batch).unwrap_or(*epoch), record))
+            .collect()
+    }
+
+    /// The newest number of a checkpoint, whether it still counts or not.
+    pub(crate) fn newest_checkpoint(&self) -> u64 {
+        self.all_checkpoints().map(|record| record.checkpoint).max().unwrap_or(0)
+    }
+
+    /// The newest number of a segment that any checkpoint refers to.
+    pub(crate) fn newest_segment(&self) -> u64 {
+        let segments = self.all_checkpoints().flat_map(|record| &record.segments);
+        segments.map(|segment| segment.segment).max().unwrap_or(0)
+    }
+
+    fn all_checkpoints(&self) -> impl Iterator<Item = &CheckpointRecord> {
+        self.checkpoints.iter().chain(&self.dropped).map(|(_, record)| record)
+    }
 }
 
 /// Finds the newest batch and how much is missing after it. A checkpoint speaks for what is missing before it
@@ -117,7 +162,10 @@ fn count_unreadable(history: &mut History, records: &BTreeMap<u64, (EpochId, Cat
             CatalogRecord::Checkpoint(checkpoint) => {
                 Some(checkpoint.batch).filter(|batch| *batch > history.newest_batch)
             }
-            CatalogRecord::Epoch(_) | CatalogRecord::Job(_) | CatalogRecord::Run(_) => None,
+            CatalogRecord::Epoch(_)
+            | CatalogRecord::Job(_)
+            | CatalogRecord::Run(_)
+            | CatalogRecord::Rollback(_) => None,
         };
         readable += 1;
         if let Some(batch) = known {

@@ -50,6 +50,9 @@ pub struct RecoveryReport {
     pub operators: BTreeMap<String, StateMatch>,
     /// Damaged checkpoints that were passed over, with what is wrong.
     pub walked_back: Vec<(CheckpointId, String)>,
+    /// Damaged files of these that were moved to the quarantine, where they are now in the store. They stay there
+    /// until somebody removes them.
+    pub quarantined: Vec<String>,
     /// The numbers of batches whose plans are lost: what they read is planned anew, and may be emitted again under other
     /// batch numbers.
     pub lost_plans: std::ops::Range<u64>,
@@ -68,6 +71,9 @@ impl RecoveryReport {
         }
         for (checkpoint, damage) in &self.walked_back {
             tracing::warn!(%checkpoint, damage, "a damaged checkpoint is passed over");
+        }
+        for file in &self.quarantined {
+            tracing::warn!(file, "a damaged file is kept in quarantine");
         }
         for damage in &self.damage {
             tracing::warn!(damage, "the store is damaged");

@@ -22,7 +22,9 @@ use crate::source::{Inlet, run_receiver};
 use crate::store::catalog::{Catalog, EpochStart, JOB_BYTES_MAX, remove_epoch, sync_epoch};
 use crate::store::extents::{ExtentIndex, ExtentWriter, remove_extent, sync_extent};
 use crate::store::log_scan::LogContents;
+use crate::store::quarantine::move_there;
 use crate::store::retry::FullDisk;
+use crate::store::segments::segment_name;
 use crate::store::{Disk, Store};
 use crate::time::{Clock, Stopwatch, WakeUp};
 
@@ -64,6 +66,7 @@ pub(crate) fn start(components: Components, job: Job) -> Result<Started> {
     let mut report = report_of(&found, plan);
     restore(&job, &found, &matches, &executor)?;
     open_sinks(&job, &found, &settings, &store)?;
+    report.quarantined = set_aside(&store, &found)?;
     let mut driver = Driver::assemble(settings, clock, store, executor, job, &found)?;
     driver.listeners = listeners;
     driver.commit_run()?;
@@ -142,6 +145,7 @@ impl Driver {
             clock: clock.clone(),
             retained: found.retained(),
             retained_count: settings.checkpoints_retained,
+            pinned: found.pins.segments(paths)?,
             segments: found.recovery.checkpoint.as_ref().map_or(Vec::new(), |chosen| chosen.segments.clone()),
         })?;
         let next_segment = found.newest_segment(paths)?.next();
@@ -227,9 +231,21 @@ fn report_of(found: &Found, plan: UpgradePlan) -> RecoveryReport {
         operators: plan.states.into_iter().map(|state| (state.operator, state.outcome)).collect(),
         walked_back: plan.walked_back,
         lost_plans: found.recovery.lost_plans.clone(),
-        damage: found.history.damage.iter().chain(&found.log.notes).cloned().collect(),
+        damage: found
+            .history
+            .damage
+            .iter()
+            .chain(&found.log.notes)
+            .cloned()
+            .chain(pin_damage(found))
+            .collect(),
         ..RecoveryReport::default()
     }
+}
+
+fn pin_damage(found: &Found) -> impl Iterator<Item = String> {
+    let damaged = found.pins.damage.iter();
+    damaged.map(|(name, what)| format!("pin `{name}`: {what}; no segment that is there is removed"))
 }
 
 /// What a process that was killed wrote last may not have reached the disk yet. From here on it is built upon: a
@@ -238,6 +254,14 @@ fn make_durable(store: &Store, found: &Found) -> Result<()> {
     let Store { paths, disk, .. } = store;
     found.epochs.iter().try_for_each(|epoch| sync_epoch(disk, paths, *epoch))?;
     found.log.extents.last().map_or(Ok(()), |(newest, _)| sync_extent(disk, paths, *newest))
+}
+
+/// Damaged segments of checkpoints that are passed over go to the quarantine: the next checkpoint would remove them.
+/// A start that crashes on the way finds them missing, and passes over the same checkpoints.
+fn set_aside(store: &Store, found: &Found) -> Result<Vec<String>> {
+    let names: Vec<_> = found.damaged.iter().map(|segment| segment_name(*segment)).collect();
+    let moved = move_there(&store.disk, &store.paths, &names)?;
+    Ok(moved.into_iter().map(|moved| moved.to.display().to_string()).collect())
 }
 
 /// A new epoch at every start: an epoch of an earlier run is never written to again.

@@ -158,6 +158,28 @@ pub(crate) struct CheckpointRecord {
     pub(crate) operators: Vec<OperatorRef>,
 }
 
+/// Puts the job back to a checkpoint: what was committed before and is newer no longer counts.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub(crate) struct RollbackRecord {
+    /// The checkpoint that the job goes back to. Those with a higher number no longer count.
+    pub(crate) target: u64,
+    /// Its last batch. Checkpoints of later batches no longer count either.
+    pub(crate) target_batch: u64,
+    /// The target under a new number, from which the next start begins. Where the batches right after the
+    /// target are lost, its batch is the last of them.
+    pub(crate) checkpoint: CheckpointRecord,
+}
+
+/// A checkpoint that has a name and is kept for as long as it has.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub(crate) struct PinRecord {
+    /// The store's identity.
+    pub(crate) store: [u8; 16],
+    pub(crate) name: String,
+    pub(crate) pinned_ms: u64,
+    pub(crate) checkpoint: CheckpointRecord,
+}
+
 /// A file of checkpointed state.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentRef {
@@ -292,6 +314,8 @@ framed_records! {
     TalliesRecord => Tallies,
     JobRecord => Job,
     CheckpointRecord => Checkpoint,
+    RollbackRecord => Rollback,
+    PinRecord => Pin,
     ExtentHeader => ExtentHeader,
     SegmentHeader => SegmentHeader,
     Directory => Directory,
@@ -307,6 +331,7 @@ pub(crate) enum CatalogRecord {
     Checkpoint(CheckpointRecord),
     Tallies(TalliesRecord),
     Job(JobRecord),
+    Rollback(RollbackRecord),
 }
 
 impl CatalogRecord {
@@ -324,6 +349,7 @@ impl CatalogRecord {
             FrameKind::Checkpoint => CatalogRecord::Checkpoint(Record::from_payload(&header, payload)?),
             FrameKind::Tallies => CatalogRecord::Tallies(Record::from_payload(&header, payload)?),
             FrameKind::Job => CatalogRecord::Job(Record::from_payload(&header, payload)?),
+            FrameKind::Rollback => CatalogRecord::Rollback(Record::from_payload(&header, payload)?),
             other => return Err(Error::corrupt(format!("a {other:?} frame does not belong in the catalog"))),
         };
         Ok((header.id, record))

@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::format::records::{CatalogRecord, CheckpointRecord};
 use crate::id::EpochId;
 use crate::inspect::open::{ReadStore, relative};
+use crate::inspect::pins::{Pinned, read_pins};
 use crate::inspect::report::{CheckpointReport, Finding, RunReport};
 use crate::inspect::state::Committed;
 use crate::store::catalog::{EpochContents, list_epochs, read_epoch};
@@ -20,6 +21,8 @@ const RETAINED_MIN: usize = 2;
 pub(super) struct Catalog {
     pub(super) history: History,
     pub(super) epochs: usize,
+    /// By name.
+    pub(super) pins: Vec<Pinned>,
     pub(super) findings: Vec<Finding>,
 }
 
@@ -46,7 +49,8 @@ pub(super) fn read_catalog(store: &ReadStore) -> Result<Catalog> {
         );
         findings.push(Finding::note("epochs".to_owned(), what, "nothing, or use a newer build"));
     }
-    Ok(Catalog { history, epochs: epochs.len(), findings })
+    let pins = read_pins(store, &history, &mut findings)?;
+    Ok(Catalog { history, epochs: epochs.len(), pins, findings })
 }
 
 fn place_of(epoch: EpochId) -> String {
@@ -123,13 +127,31 @@ impl Catalog {
         self.surely_retained().first().map_or(0, |(_, record)| record.next_block)
     }
 
+    /// The retained checkpoints and those that only pins keep, by number.
+    pub(super) fn kept(&self, store: &ReadStore) -> Result<Vec<Committed>> {
+        let mut kept = self.retained(store)?.to_vec();
+        for pin in &self.pins {
+            if !kept.iter().any(|(_, record)| record.checkpoint == pin.committed.1.checkpoint) {
+                kept.push(pin.committed.clone());
+            }
+        }
+        kept.sort_by_key(|(_, record)| record.checkpoint);
+        Ok(kept)
+    }
+
+    /// The names that a checkpoint is pinned under.
+    pub(super) fn names_of(&self, checkpoint: u64) -> Vec<String> {
+        let named = self.pins.iter().filter(|pin| pin.committed.1.checkpoint == checkpoint);
+        named.map(|pin| pin.name.clone()).collect()
+    }
+
     pub(super) fn epoch_of(&self, checkpoint: u64) -> u64 {
         let found = self.history.checkpoints.iter().rfind(|(_, record)| record.checkpoint == checkpoint);
         found.map_or(0, |(epoch, _)| epoch.0)
     }
 }
 
-/// A checkpoint as it is reported.
+/// A checkpoint as it is reported; its pins are not known here.
 pub(super) fn describe(epoch: u64, record: &CheckpointRecord, damage: Option<String>) -> CheckpointReport {
     let operators = record.operators.iter().filter(|operator| !super::state::is_positions(operator));
     CheckpointReport {
@@ -140,6 +162,7 @@ pub(super) fn describe(epoch: u64, record: &CheckpointRecord, damage: Option<Str
         keys: operators.map(|operator| operator.keys).sum(),
         segments: record.segments.len() as u64,
         bytes: record.segments.iter().map(|segment| segment.length).sum(),
+        pins: Vec::new(),
         damage,
     }
 }

@@ -58,6 +58,7 @@ mod key_text;
 mod lineage;
 mod log;
 mod open;
+mod pins;
 mod report;
 mod schema;
 mod settle;
@@ -78,6 +79,8 @@ pub use diff::{Change, DiffReport, KeyDiff, OperatorDiff, diff};
 pub use entries::{EntryReport, StateQuery, StateReport, state};
 pub use growth::{GrowthReport, SizeReport, growth};
 pub use lineage::{LineageNodeReport, LineageReport, lineage};
+pub(crate) use open::{ReadStore, open};
+pub use pins::checkpoint_number;
 pub use report::{
     CheckpointReport, CheckpointsReport, DiskReport, Finding, LostBatches, OperatorReport, PendingReport,
     PositionsReport, RestartReport, RunReport, SCHEMA, Severity, StoreReport, VerifyReport, WalkedBack,

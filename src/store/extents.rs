@@ -59,6 +59,19 @@ impl ExtentIndex {
         self.lock().iter().any(|(id, first)| *id == extent && *first < next_block)
     }
 
+    /// The extents that [`trim`](Self::trim) would remove.
+    #[cfg(feature = "tool")]
+    pub(crate) fn below(&self, needed: u64) -> Vec<ExtentId> {
+        let extents = self.lock();
+        let next = extents.iter().skip(1).map(|(_, first)| *first);
+        extents
+            .iter()
+            .zip(next)
+            .take_while(|(_, next)| *next <= needed)
+            .map(|((extent, _), _)| *extent)
+            .collect()
+    }
+
     /// Removes the extents that hold only blocks below `needed`. The newest always stays: the next one's
     /// header refers to it.
     pub(crate) fn trim(&self, disk: &Disk, paths: &StorePaths, needed: u64) -> Result<()> {

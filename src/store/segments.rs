@@ -26,7 +26,12 @@ use crate::store::{Disk, StorePaths, numbered_entries};
 const TRAILER_BYTES: u64 = (HEADER_BYTES + TRAILER_PAYLOAD_BYTES) as u64;
 
 fn segment_path(paths: &StorePaths, segment: SegmentId) -> PathBuf {
-    paths.state().join(format!("{}.segment", segment.0))
+    paths.root.join(segment_name(segment))
+}
+
+/// Where a segment is in its store.
+pub(crate) fn segment_name(segment: SegmentId) -> PathBuf {
+    PathBuf::from(format!("state/{}.segment", segment.0))
 }
 
 /// The segments on disk, ascending.
