@@ -10,7 +10,7 @@ use crate::format::records::{
     CatalogRecord, CheckpointRecord, DoneRecord, JobRecord, PlanRecord, RollbackRecord, RunRecord, TallyDelta,
 };
 use crate::id::EpochId;
-use crate::store::catalog::EpochContents;
+use crate::store::catalog::{EpochContents, EpochStart};
 
 /// The catalog as one history: what all readable epochs say together.
 #[derive(Debug, Default)]
@@ -45,6 +45,20 @@ pub(crate) struct History {
     pub(crate) unreadable: u64,
     /// What is wrong, one line each.
     pub(crate) damage: Vec<String>,
+}
+
+impl History {
+    /// What the epoch after all others begins with, of which `newest` is the last.
+    pub(crate) fn next_epoch(&self, store: [u8; 16], newest: EpochId, job: Option<JobRecord>) -> EpochStart {
+        EpochStart {
+            store,
+            epoch: newest.next(),
+            continues_after: self.last_seq,
+            first_seq: self.committed_seq.max(self.last_seq) + 1,
+            features: self.features,
+            job,
+        }
+    }
 }
 
 /// From which of the epochs, oldest first, on there are only starts that came to nothing: a batch that fails
@@ -111,13 +125,14 @@ impl History {
     fn add_checkpoint(&mut self, epoch: EpochId, checkpoint: CheckpointRecord) {
         // A repair says again what it keeps.
         self.checkpoints.retain(|(_, known)| known.checkpoint != checkpoint.checkpoint);
-        self.checkpoints.push((epoch, checkpoint));
+        let at = self.checkpoints.partition_point(|(_, known)| known.checkpoint < checkpoint.checkpoint);
+        self.checkpoints.insert(at, (epoch, checkpoint));
     }
 
     /// Newer checkpoints no longer count. Plans, completions and what batches added stay: the next start computes
     /// the batches after the target again.
     fn roll_back(&mut self, epoch: EpochId, rollback: RollbackRecord) {
-        let RollbackRecord { target, target_batch, checkpoint } = rollback;
+        let RollbackRecord { target, target_batch, checkpoint, .. } = rollback;
         let is_newer = |record: &CheckpointRecord| record.checkpoint > target || record.batch > target_batch;
         let dropped = self.checkpoints.extract_if(.., |(_, record)| is_newer(record));
         self.dropped.extend(dropped);
@@ -162,10 +177,8 @@ fn count_unreadable(history: &mut History, records: &BTreeMap<u64, (EpochId, Cat
             CatalogRecord::Checkpoint(checkpoint) => {
                 Some(checkpoint.batch).filter(|batch| *batch > history.newest_batch)
             }
-            CatalogRecord::Epoch(_)
-            | CatalogRecord::Job(_)
-            | CatalogRecord::Run(_)
-            | CatalogRecord::Rollback(_) => None,
+            CatalogRecord::Rollback(rollback) => Some(rollback.next_batch.saturating_sub(1)),
+            CatalogRecord::Epoch(_) | CatalogRecord::Job(_) | CatalogRecord::Run(_) => None,
         };
         readable += 1;
         if let Some(batch) = known {

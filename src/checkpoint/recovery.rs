@@ -158,7 +158,7 @@ impl SegmentChecker<'_> {
     }
 
     /// The segments that were found damaged, ascending.
-    fn damaged(&self) -> Vec<u64> {
+    pub(crate) fn damaged(&self) -> Vec<u64> {
         let damaged = self.checked.iter().filter(|(_, (_, outcome))| outcome.is_err());
         damaged.map(|(segment, _)| *segment).collect()
     }

@@ -33,6 +33,7 @@ pub(crate) fn roll_back(
     mut can_replay: impl FnMut(&PlanRecord) -> Result<bool>,
 ) -> Result<Rollback> {
     let end = history.newest_batch.max(target.batch) + 1;
+    let next_batch = end + history.unreadable;
     let mut from = end;
     while from - 1 > target.batch
         && let Some(plan) = history.plans.get(&(from - 1))
@@ -52,7 +53,12 @@ pub(crate) fn roll_back(
     let dropped = history.checkpoints.iter().map(|(_, record)| record).filter(|record| is_newer(record));
     Ok(Rollback {
         dropped: dropped.map(|record| record.checkpoint).collect(),
-        record: RollbackRecord { target: target.checkpoint, target_batch: target.batch, checkpoint },
+        record: RollbackRecord {
+            target: target.checkpoint,
+            target_batch: target.batch,
+            next_batch,
+            checkpoint,
+        },
         replay: from..end,
         lost,
     })

@@ -19,7 +19,7 @@ use crate::receive_log::{self, ReceiveLog, ReceivedBlock};
 use crate::record::schema_hash;
 use crate::sink::SinkStart;
 use crate::source::{Inlet, run_receiver};
-use crate::store::catalog::{Catalog, EpochStart, JOB_BYTES_MAX, remove_epoch, sync_epoch};
+use crate::store::catalog::{Catalog, JOB_BYTES_MAX, remove_epoch, sync_epoch};
 use crate::store::extents::{ExtentIndex, ExtentWriter, remove_extent, sync_extent};
 use crate::store::log_scan::LogContents;
 use crate::store::quarantine::move_there;
@@ -267,15 +267,7 @@ fn set_aside(store: &Store, found: &Found) -> Result<Vec<String>> {
 /// A new epoch at every start: an epoch of an earlier run is never written to again.
 fn begin_epoch(store: &Store, found: &Found, job: JobRecord) -> Result<Arc<Mutex<Catalog>>> {
     let newest = found.epochs.last().copied().unwrap_or(EpochId(0));
-    let history = &found.history;
-    let start = EpochStart {
-        store: store.identity.store,
-        epoch: newest.next(),
-        continues_after: history.last_seq,
-        first_seq: history.committed_seq.max(history.last_seq) + 1,
-        features: history.features,
-        job: Some(job),
-    };
+    let start = found.history.next_epoch(store.identity.store, newest, Some(job));
     let catalog = Catalog::begin(store.disk.clone(), store.paths.clone(), start)?;
     Ok(Arc::new(Mutex::new(catalog)))
 }
@@ -288,6 +280,7 @@ fn job_record(settings: &Settings, job: &Job, started_ms: u64) -> Result<JobReco
         schema: input.schema.clone(),
     });
     let mut record = JobRecord {
+        job: settings.name.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started_ms,
         batch_interval_ms: settings.batch_interval_ms(),

@@ -26,6 +26,8 @@ pub(crate) struct EpochRecord {
 /// What a job is and how it is configured, for people and tools: the record after the first of each epoch.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub(crate) struct JobRecord {
+    /// Its name.
+    pub(crate) job: String,
     /// The version of the crate.
     pub(crate) version: String,
     pub(crate) started_ms: u64,
@@ -165,6 +167,8 @@ pub(crate) struct RollbackRecord {
     pub(crate) target: u64,
     /// Its last batch. Checkpoints of later batches no longer count either.
     pub(crate) target_batch: u64,
+    /// Batches below this number were planned, whether their plans are there or not.
+    pub(crate) next_batch: u64,
     /// The target under a new number, from which the next start begins. Where the batches right after the
     /// target are lost, its batch is the last of them.
     pub(crate) checkpoint: CheckpointRecord,

@@ -216,6 +216,7 @@ mod tests {
             schema: schema.to_owned(),
         };
         JobRecord {
+            job: "counts".to_owned(),
             version: "0.1.0".to_owned(),
             started_ms: 1_700_000_000_250,
             batch_interval_ms: 1_000,

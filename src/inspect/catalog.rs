@@ -9,6 +9,7 @@ use crate::inspect::pins::{Pinned, read_pins};
 use crate::inspect::report::{CheckpointReport, Finding, RunReport};
 use crate::inspect::state::Committed;
 use crate::store::catalog::{EpochContents, list_epochs, read_epoch};
+use crate::store::numbered_entries;
 use crate::store::segments::list_segments;
 
 const EPOCH_REMEDY: &str =
@@ -36,7 +37,7 @@ pub(super) fn read_catalog(store: &ReadStore) -> Result<Catalog> {
     let (unfinished, finished): (Vec<_>, Vec<_>) =
         contents.into_iter().partition(|contents| contents.unfinished);
     let mut findings: Vec<Finding> = finished.iter().filter_map(|epoch| damage_of(store, epoch)).collect();
-    findings.extend(gaps(&finished));
+    findings.extend(gaps(store, &finished));
     findings.extend(unfinished.iter().map(|contents| {
         let what = "its creation was interrupted; nothing was committed to it";
         Finding::note(place_of(contents.epoch), what, "nothing: it is removed when the job has gone on")
@@ -64,11 +65,15 @@ fn damage_of(store: &ReadStore, contents: &EpochContents) -> Option<Finding> {
 }
 
 /// Epochs whose first record continues after one that no older epoch has: it was lost since.
-fn gaps(epochs: &[EpochContents]) -> Vec<Finding> {
+fn gaps(store: &ReadStore, epochs: &[EpochContents]) -> Vec<Finding> {
+    // What a repair has put aside it has said again in the newest epoch.
+    let aside = numbered_entries(&store.paths.quarantine().join("epochs"), "").unwrap_or_default();
     let mut findings = Vec::new();
     let mut newest: Option<u64> = None;
-    for epoch in epochs {
-        if let (Some(newest), Some((_, CatalogRecord::Epoch(first)))) = (newest, epoch.records.first())
+    for (at, epoch) in epochs.iter().enumerate() {
+        let before = at.checked_sub(1).map_or(0, |before| epochs[before].epoch.0);
+        if !aside.iter().any(|aside| (before..epoch.epoch.0).contains(aside))
+            && let (Some(newest), Some((_, CatalogRecord::Epoch(first)))) = (newest, epoch.records.first())
             && first.continues_after > newest
         {
             let what = format!("records {} to {} before it are gone", newest + 1, first.continues_after);

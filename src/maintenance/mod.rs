@@ -18,6 +18,7 @@
 mod open;
 mod pin;
 mod prune;
+mod repair;
 mod rollback;
 
 use std::path::{Path, PathBuf};
@@ -26,6 +27,7 @@ use crate::store::Disk;
 
 pub use pin::{PinReport, UnpinReport};
 pub use prune::{PruneReport, Removal};
+pub use repair::RepairReport;
 pub use rollback::{BatchSpan, RollbackReport};
 
 /// Who changes the store of a job that does not run.

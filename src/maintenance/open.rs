@@ -10,7 +10,7 @@ use crate::format::records::{CheckpointRecord, Record};
 use crate::id::EpochId;
 use crate::inspect::{ReadStore, open};
 use crate::maintenance::Maintenance;
-use crate::store::catalog::{Catalog, EpochStart, remove_epoch, sync_epoch};
+use crate::store::catalog::{Catalog, remove_epoch, sync_epoch};
 use crate::store::extents::sync_extent;
 use crate::store::log_scan::list_extents;
 use crate::store::pins::Pins;
@@ -102,15 +102,7 @@ impl Opened {
         // Their numbers come again.
         self.idle.iter().try_for_each(|epoch| remove_epoch(disk, paths, *epoch))?;
         let newest = self.epochs.last().copied().unwrap_or(EpochId(0));
-        let history = &self.history;
-        let start = EpochStart {
-            store: self.store,
-            epoch: newest.next(),
-            continues_after: history.last_seq,
-            first_seq: history.last_seq.max(history.committed_seq) + 1,
-            features: history.features,
-            job: history.job.clone(),
-        };
+        let start = self.history.next_epoch(self.store, newest, self.history.job.clone());
         Catalog::begin(disk.clone(), paths.clone(), start)
     }
 

@@ -222,7 +222,12 @@ impl OpenEpoch {
 }
 
 fn epoch_dir(paths: &StorePaths, epoch: EpochId) -> PathBuf {
-    paths.epochs().join(epoch.0.to_string())
+    paths.root.join(epoch_name(epoch))
+}
+
+/// Where an epoch is in its store.
+pub(crate) fn epoch_name(epoch: EpochId) -> PathBuf {
+    PathBuf::from(format!("epochs/{}", epoch.0))
 }
 
 fn record_key(seq: u64, part: usize) -> [u8; 10] {
@@ -348,6 +353,24 @@ pub(crate) fn read_epoch(paths: &StorePaths, store: [u8; 16], epoch: EpochId) ->
         contents.damage.push(format!("{}: the witness is missing", dir.display()));
     }
     Ok(contents)
+}
+
+/// The sound records in the bytes of a damaged database, and the store of its Epoch record if that is among them.
+/// What is longer than a part is stored in pieces, and is not found.
+#[cfg(feature = "tool")]
+pub(crate) fn salvage_epoch(
+    paths: &StorePaths,
+    epoch: EpochId,
+) -> Result<std::collections::BTreeMap<u64, CatalogRecord>> {
+    let path = epoch_dir(paths, epoch).join("db");
+    let bytes = read_small(&path, 64 << 20)?.unwrap_or_default();
+    let starts = memchr::memmem::find_iter(&bytes, &crate::format::frame::MAGIC);
+    let frame_at = |at: usize| {
+        let header = crate::format::frame::FrameHeader::parse(&bytes[at..]).ok()?;
+        let frame = bytes.get(at..at.checked_add(usize::try_from(header.frame_bytes()).ok()?)?)?;
+        CatalogRecord::from_frame(frame).ok()
+    };
+    Ok(starts.filter_map(frame_at).collect())
 }
 
 fn read_witness(path: &Path) -> Result<Option<u64>> {

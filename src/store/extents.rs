@@ -23,7 +23,12 @@ pub(crate) const BLOCK_DATA_AT: usize = HEADER_BYTES + BLOCK_HEADER_BYTES;
 const EXTENT_BYTES: u64 = 64 << 20;
 
 pub(super) fn extent_path(paths: &StorePaths, extent: ExtentId) -> PathBuf {
-    paths.log().join(format!("{}.extent", extent.0))
+    paths.root.join(extent_name(extent))
+}
+
+/// Where an extent is in its store.
+pub(crate) fn extent_name(extent: ExtentId) -> PathBuf {
+    PathBuf::from(format!("log/{}.extent", extent.0))
 }
 
 pub(super) fn witness_path(paths: &StorePaths) -> PathBuf {
@@ -170,6 +175,12 @@ impl ExtentWriter {
         extent.length += buffer.len() as u64;
         self.next_block += 1;
         Ok(block)
+    }
+
+    /// Begins an extent, whether a block follows or not.
+    #[cfg(feature = "tool")]
+    pub(crate) fn begin(&mut self) -> Result<()> {
+        self.open_extent()
     }
 
     /// Makes everything appended durable.

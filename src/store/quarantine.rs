@@ -39,6 +39,18 @@ pub(crate) fn move_there(disk: &Disk, paths: &StorePaths, names: &[PathBuf]) -> 
     Ok(moved)
 }
 
+/// Puts a copy there, of a file that is about to be replaced.
+#[cfg(feature = "tool")]
+pub(crate) fn copy_there(disk: &Disk, paths: &StorePaths, name: &Path) -> Result<()> {
+    let from = paths.root.join(name);
+    let bytes = std::fs::read(&from).map_err(|cause| Error::io(format!("read {}", from.display()), cause))?;
+    let to = free_place(paths, name);
+    for dir in [paths.quarantine(), parent_of(&to)] {
+        disk.create_dir(&dir)?;
+    }
+    disk.publish(&to, &bytes)
+}
+
 /// `quarantine/state/7.segment`, or with a number behind it when there is one already.
 fn free_place(paths: &StorePaths, name: &Path) -> PathBuf {
     let place = paths.quarantine().join(name);

@@ -267,6 +267,16 @@ impl Segment {
         read_at(&self.file, at, header.frame_bytes() as usize, &self.path)
     }
 
+    /// The store that a segment says it belongs to, `None` when its header is damaged or gone.
+    #[cfg(feature = "tool")]
+    pub(crate) fn store_of(paths: &StorePaths, id: SegmentId) -> Option<[u8; 16]> {
+        let path = segment_path(paths, id);
+        let file = File::open(&path).ok()?;
+        let length = file.metadata().ok()?.len();
+        let segment = Segment { id, file, path, length, operators: BTreeMap::new() };
+        Some(SegmentHeader::from_frame(&segment.read_frame(0).ok()?).ok()?.1.store)
+    }
+
     /// The parts of this segment that hold `operator`, by key group.
     pub(crate) fn groups_of(self: &Arc<Self>, operator: &str) -> Vec<GroupSource> {
         let groups = self.operators.get(operator).into_iter().flat_map(|operator| operator.groups.values());
@@ -397,6 +407,30 @@ impl GroupSource {
             }
         }
         Ok(())
+    }
+
+    /// Calls `each` with every entry that can be read, in the same order. Returns how many pages cannot.
+    ///
+    /// # Errors
+    /// What is no damage, and those of `each`.
+    #[cfg(feature = "tool")]
+    pub(crate) fn for_each_sound(&self, mut each: impl FnMut(Entry<'_>)) -> Result<u64> {
+        let (mut page, mut damaged) = (Vec::new(), 0);
+        for place in &self.group.pages {
+            match self.page(place.offset, &mut page) {
+                Err(error) if error.kind() == ErrorKind::Corrupt => {
+                    damaged += 1;
+                    continue;
+                }
+                read => read?,
+            }
+            let read: Result<Vec<Entry<'_>>> = entries(&page).collect();
+            match read {
+                Ok(entries) => entries.into_iter().for_each(&mut each),
+                Err(_) => damaged += 1,
+            }
+        }
+        Ok(damaged)
     }
 
     /// Looks a key up: `None` when this segment says nothing about it, `Some(None)` when it was removed.

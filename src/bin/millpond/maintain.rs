@@ -44,6 +44,14 @@ pub(crate) enum Verb {
         #[arg(long, value_name = "N")]
         keep: Option<usize>,
     },
+    /// Makes a damaged store startable: keeps what is sound, puts aside what is not, and says what is lost.
+    Repair {
+        #[command(flatten)]
+        change: Change,
+        /// The name of the job, where the store no longer says it.
+        #[arg(long, value_name = "NAME")]
+        job: Option<String>,
+    },
 }
 
 #[derive(Args)]
@@ -65,6 +73,7 @@ pub(crate) fn run(verb: &Verb) -> Result<Output> {
         Verb::Rollback { change, checkpoint, lose_batches } => {
             change.report(|store| store.rollback(checkpoint, *lose_batches), page::rollback)
         }
+        Verb::Repair { change, job } => change.report(|store| store.repair(job.as_deref()), page::repair),
         Verb::Prune { change, keep } => change.report(|store| store.prune(*keep), page::prune),
     }
 }

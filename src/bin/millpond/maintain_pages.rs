@@ -1,6 +1,6 @@
 //! What the verbs that write did, or would do.
 
-use millpond::maintenance::{BatchSpan, PinReport, PruneReport, RollbackReport, UnpinReport};
+use millpond::maintenance::{BatchSpan, PinReport, PruneReport, RepairReport, RollbackReport, UnpinReport};
 
 use super::{add, align_right, bytes, counted, facts, row, shown, table, utc};
 
@@ -89,4 +89,22 @@ fn page_of(facts: &comfy_table::Table) -> String {
     let mut page = String::new();
     add(&mut page, facts);
     page
+}
+
+/// A store that was repaired.
+pub(crate) fn repair(report: &RepairReport) -> String {
+    let mut facts = facts();
+    row(&mut facts, "job", &shown(&report.job, 80));
+    row(&mut facts, "store", &report.directory);
+    if !report.was_damaged {
+        row(&mut facts, "health", "sound: there is nothing to repair");
+    }
+    if let Some(checkpoint) = report.checkpoint {
+        row(&mut facts, "a restart", &format!("begins with checkpoint {checkpoint}"));
+    }
+    let lists = [("step", &report.steps), ("lost", &report.lost), ("quarantined", &report.quarantined)];
+    for (what, lines) in lists {
+        lines.iter().for_each(|line| row(&mut facts, what, &shown(line, 200)));
+    }
+    page_of(&facts)
 }
