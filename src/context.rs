@@ -69,6 +69,8 @@ impl ContextBuilder {
         task_attempts_max: u32,
         /// Whether a start may drop the state of operators that are gone. Default false.
         allow_dropping_state: bool,
+        /// Whether a start fails when a replayed batch changes the state otherwise than it did before. Default false.
+        refuse_replay_differences: bool,
         /// Whether SIGINT and SIGTERM stop the job. Default true.
         stop_on_signals: bool,
     }

@@ -107,8 +107,9 @@ pub use context::{ActiveOrStarted, ContextBuilder, RunningContext, StreamingCont
 pub use driver::{
     BatchCompleted, BatchStarted, BatchSubmitted, ChangedSetting, CheckpointFailed, CheckpointWritten,
     ContextState, Failure, JobHandle, OutputOperationCompleted, OutputOperationStarted, PlannedState,
-    PlannedStream, Progress, ReceiverFailed, ReceiverStarted, ReceiverStopped, RecoveryReport, StatsListener,
-    StopMode, StreamInput, StreamMatch, StreamingListener, StreamingStarted, StreamingStopped, UpgradePlan,
+    PlannedStream, Progress, ReceiverFailed, ReceiverStarted, ReceiverStopped, RecoveryReport,
+    ReplayDifference, StatsListener, StopMode, StreamInput, StreamMatch, StreamingListener, StreamingStarted,
+    StreamingStopped, UpgradePlan,
 };
 pub use dstream::{
     Accumulator, Broadcast, DStream, Dataset, Deduplicated, EventStream, EventWindows, Fallible,

@@ -324,7 +324,14 @@ mod tests {
     }
 
     fn done(batch: u64) -> CatalogRecord {
-        CatalogRecord::Done(DoneRecord { batch, records: 0, bytes: 0, processing_us: 0, outputs: vec![] })
+        CatalogRecord::Done(DoneRecord {
+            batch,
+            records: 0,
+            bytes: 0,
+            processing_us: 0,
+            outputs: vec![],
+            changes: vec![],
+        })
     }
 
     fn checkpoint(checkpoint: u64, batch: u64) -> CatalogRecord {

@@ -6,6 +6,8 @@ use std::time::Duration;
 use crate::checkpoint::matching::StateMatch;
 use crate::id::{BatchId, BatchTime, CheckpointId};
 
+use super::ReplayDifference;
+
 /// How far a job has come in this run.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
@@ -56,6 +58,10 @@ pub struct RecoveryReport {
     /// The numbers of batches whose plans are lost: what they read is planned anew, and may be emitted again under other
     /// batch numbers.
     pub lost_plans: std::ops::Range<u64>,
+    /// The replayed batches that changed the state in another way than when they were done. The state is what the
+    /// replay made of it; what was emitted before does not fit it. See
+    /// [`refuse_replay_differences`](crate::ContextBuilder::refuse_replay_differences).
+    pub differences: Vec<ReplayDifference>,
     /// Everything else that is wrong with the store.
     pub damage: Vec<String>,
     /// How long the start took, replay included.
@@ -74,6 +80,9 @@ impl RecoveryReport {
         }
         for file in &self.quarantined {
             tracing::warn!(file, "a damaged file is kept in quarantine");
+        }
+        for difference in &self.differences {
+            tracing::warn!(%difference, "a replay is not what was: code that is not deterministic, or not what it was");
         }
         for damage in &self.damage {
             tracing::warn!(damage, "the store is damaged");

@@ -13,7 +13,7 @@ use crate::config::Settings;
 use crate::dstream::{Input, InputKind, Job};
 use crate::error::{Error, Result};
 use crate::exec::Executor;
-use crate::format::records::{JobRecord, PlanRecord, Record, RunRecord, StreamRef, TallyDelta};
+use crate::format::records::{JobRecord, PlanRecord, Record, RunRecord, StreamRef};
 use crate::id::{BatchId, BatchTime, BlockId, EpochId};
 use crate::receive_log::{self, ReceiveLog, ReceivedBlock};
 use crate::record::schema_hash;
@@ -28,6 +28,7 @@ use crate::store::segments::segment_name;
 use crate::store::{Disk, Store};
 use crate::time::{Clock, Stopwatch, WakeUp};
 
+use super::changes::Watched;
 use super::rate::Rates;
 use super::report::ReceiverReports;
 use super::run::Emit;
@@ -69,6 +70,8 @@ pub(crate) fn start(components: Components, job: Job) -> Result<Started> {
     report.quarantined = set_aside(&store, &found)?;
     let mut driver = Driver::assemble(settings, clock, store, executor, job, &found)?;
     driver.listeners = listeners;
+    // What new operators begin with is no batch's doing.
+    driver.watched.take();
     driver.commit_run()?;
     driver.adopt_pending(&found.log)?;
     driver.replay(&found, &mut report)?;
@@ -82,7 +85,7 @@ pub(crate) fn start(components: Components, job: Job) -> Result<Started> {
 }
 
 /// Puts the states of the checkpoint in place.
-fn restore(job: &Job, found: &Found, matches: &[Match], executor: &Executor) -> Result<()> {
+pub(super) fn restore(job: &Job, found: &Found, matches: &[Match], executor: &Executor) -> Result<()> {
     let matches: HashMap<&str, &Match> = matches.iter().map(|found| (&*found.name, found)).collect();
     for state in job.states() {
         let stored = matches.get(state.name()).and_then(|found| Some((found, found.stored.as_ref()?)));
@@ -157,6 +160,8 @@ impl Driver {
         Ok(Driver {
             streams: job.inputs.iter().map(|input| (input.stream, input.name.clone())).collect(),
             states: job.states(),
+            watched: Watched::of(&job, settings.partitions),
+            differences: Vec::new(),
             next_batch: BatchId(found.recovery.checkpoint.as_ref().map_or(0, |chosen| chosen.batch) + 1),
             next_block: found.recovery.next_block,
             next_checkpoint: found.newest_checkpoint().next(),
@@ -187,6 +192,14 @@ impl Driver {
             last_time,
         })
     }
+}
+
+/// Whether a batch has to be emitted: not if it was done.
+fn emit_of(found: &Found, batch: u64) -> Emit {
+    found.history.done.get(&batch).map_or(Emit::Yes, |done| {
+        let tallies = found.history.tallies.get(&batch).cloned().unwrap_or_default();
+        Emit::DoneBefore(tallies, done.changes.clone())
+    })
 }
 
 /// A job that was not replayed has come as far as its checkpoint.
@@ -344,10 +357,9 @@ impl Driver {
     /// Computes the planned batches after the checkpoint again; emits those that were not done.
     fn replay(&mut self, found: &Found, report: &mut RecoveryReport) -> Result<()> {
         for plan in &found.recovery.replay {
-            let tallies = found.history.tallies.get(&plan.batch).cloned().unwrap_or_default();
-            let done = found.history.done.contains_key(&plan.batch).then_some(tallies);
-            self.replay_batch(plan, done, report)?;
+            self.replay_batch(plan, emit_of(found, plan.batch), report)?;
         }
+        report.differences = std::mem::take(&mut self.differences);
         self.next_batch = BatchId(found.recovery.next_batch);
         let damaged = !report.walked_back.is_empty() || !report.lost_plans.is_empty();
         if !report.replayed.is_empty() || damaged || found.epochs.len() > EPOCHS_MAX {
@@ -360,18 +372,12 @@ impl Driver {
         Ok(())
     }
 
-    /// `done` is what the batch added to accumulators, if it was done.
-    fn replay_batch(
-        &mut self,
-        plan: &PlanRecord,
-        done: Option<Vec<TallyDelta>>,
-        report: &mut RecoveryReport,
-    ) -> Result<()> {
+    fn replay_batch(&mut self, plan: &PlanRecord, emit: Emit, report: &mut RecoveryReport) -> Result<()> {
         let planned = self.plan_again(plan)?;
         let batch = planned.batch;
         self.advance_positions(&planned.inputs)?;
-        let emitted = done.is_none();
-        self.run_batch(planned, done.map_or(Emit::Yes, Emit::DoneBefore))?;
+        let emitted = emit == Emit::Yes;
+        self.run_batch(planned, emit)?;
         report.replayed.push(batch);
         if emitted {
             report.emitted.push(batch);

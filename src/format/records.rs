@@ -122,6 +122,27 @@ pub(crate) struct DoneRecord {
     pub(crate) processing_us: u64,
     /// The names of the outputs that were emitted.
     pub(crate) outputs: Vec<String>,
+    /// What it changed in the state of each operator, in the order in which they ran.
+    pub(crate) changes: Vec<OperatorChanges>,
+}
+
+/// What a batch changed in the state of one operator.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub(crate) struct OperatorChanges {
+    /// The hash of its name, its types and the partitions of the job.
+    pub(crate) operator: u64,
+    /// Of all changes, 0 for none.
+    pub(crate) hash: u64,
+    /// Up to the last one that has a change; none at all where they would take too much.
+    pub(crate) strata: Vec<StratumSums>,
+}
+
+/// The changes of the keys of one stratum.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StratumSums {
+    pub(crate) sum: u64,
+    /// Each change times the hash of its key.
+    pub(crate) weighted: u64,
 }
 
 /// What a batch added to accumulators, written right before the batch is done. It counts only if it is.
@@ -366,8 +387,14 @@ mod tests {
 
     #[test]
     fn a_record_survives_the_round_trip_and_its_kind_is_checked() {
-        let done =
-            DoneRecord { batch: 3, records: 10, bytes: 99, processing_us: 5, outputs: vec!["print".into()] };
+        let done = DoneRecord {
+            batch: 3,
+            records: 10,
+            bytes: 99,
+            processing_us: 5,
+            outputs: vec!["print".into()],
+            changes: vec![],
+        };
         let frame = done.to_frame(42).unwrap();
         assert_eq!(DoneRecord::from_frame(&frame).unwrap(), (42, done.clone()));
         assert_eq!(CatalogRecord::from_frame(&frame).unwrap(), (42, CatalogRecord::Done(done)));

@@ -13,6 +13,8 @@ mod tests {
     use std::fmt::{Debug, Write as _};
     use std::path::Path;
 
+    use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
     use super::database::read_database;
     use super::decoder::{SPEC, crc32_by_the_book, hex_blocks, kinds, read_frame, rows, schemas, section};
     use crate::config::KEY_GROUPS;
@@ -24,6 +26,7 @@ mod tests {
     use crate::id::{EpochId, ExtentId, SegmentId, StreamId};
     use crate::record::{Data, DataBuffer, Key, Schema, group_of, hash_of, schema_hash};
     use crate::source::Position;
+    use crate::state::{ChangeSums, KnownSchema, OperatorState, StateType};
     use crate::store::catalog::{Catalog, EpochStart, list_epochs, read_epoch};
     use crate::store::extents::{ExtentIndex, ExtentWriter, LogEnd, block_buffer};
     use crate::store::log_scan::scan_log;
@@ -209,6 +212,42 @@ mod tests {
         }
     }
 
+    /// By the rules of the document, and as the code has it.
+    fn changes(batch: u64) -> Vec<OperatorChanges> {
+        let changes: [(&str, Option<Vec<u8>>); 2] = match batch {
+            1 => [("cat", Some(archive(&1u64))), ("the", Some(archive(&1u64)))],
+            _ => [("cat", None), ("the", Some(archive(&3u64)))],
+        };
+        let mut by_the_book = vec![StratumSums { sum: 0, weighted: 0 }; 16];
+        let mut sums = ChangeSums::default();
+        for (key, value) in &changes {
+            let hash = hash_of(key.as_bytes());
+            sums.add(hash, value.as_deref());
+            let change = match value {
+                Some(value) => xxh3_64_with_seed(value, hash),
+                None => xxh3_64_with_seed(b"", hash ^ 0x9e37_79b9_7f4a_7c15),
+            };
+            let stratum = &mut by_the_book[hash.trailing_zeros().min(15) as usize];
+            stratum.sum = stratum.sum.wrapping_add(change);
+            stratum.weighted = stratum.weighted.wrapping_add(change.wrapping_mul(hash));
+        }
+        while by_the_book.last().is_some_and(|last| last.sum == 0) {
+            by_the_book.pop();
+        }
+        let bytes = by_the_book.iter().flat_map(|stratum| [stratum.sum, stratum.weighted]);
+        let hash = xxh3_64(&bytes.flat_map(u64::to_le_bytes).collect::<Vec<_>>());
+        let operator = xxh3_64(format!("totals\0bytes\0u64\0{}\x0016", schema_hash("u64")).as_bytes());
+        let types = StateType {
+            key: "bytes".to_owned(),
+            value: "u64".to_owned(),
+            value_width: 8,
+            schema: KnownSchema::of::<u64>(),
+        };
+        assert_eq!(OperatorState::new("totals", types).id(16), operator);
+        assert_eq!((sums.strata(), sums.hash()), (by_the_book.clone(), hash));
+        vec![OperatorChanges { operator, hash, strata: by_the_book }]
+    }
+
     fn job() -> JobRecord {
         let stream = |name: &str, schema: &str| StreamRef {
             stream: StreamId::of(name).0,
@@ -277,6 +316,7 @@ mod tests {
             bytes,
             processing_us: 850,
             outputs: vec!["print totals".to_owned()],
+            changes: changes(batch),
         };
         let [first, second] = plans(blocks);
         append(example, "run", &mut catalog, RunRecord { started_ms: 1_700_000_000_260 });
@@ -359,7 +399,8 @@ mod tests {
             "LineageNode": ArchivedLineageNode, "PlanRecord": ArchivedPlanRecord,
             "InputPlan": ArchivedInputPlan, "BlockRef": ArchivedBlockRef, "RangeRef": ArchivedRangeRef,
             "TalliesRecord": ArchivedTalliesRecord, "TallyDelta": ArchivedTallyDelta,
-            "DoneRecord": ArchivedDoneRecord, "CheckpointRecord": ArchivedCheckpointRecord,
+            "DoneRecord": ArchivedDoneRecord, "OperatorChanges": ArchivedOperatorChanges,
+            "StratumSums": ArchivedStratumSums, "CheckpointRecord": ArchivedCheckpointRecord,
             "SegmentRef": ArchivedSegmentRef, "OperatorRef": ArchivedOperatorRef,
             "ExtentHeader": ArchivedExtentHeader, "SegmentHeader": ArchivedSegmentHeader,
             "Directory": ArchivedDirectory, "OperatorDirectory": ArchivedOperatorDirectory,

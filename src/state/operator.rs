@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use crate::config::KEY_GROUPS;
 use crate::error::Result;
 use crate::exec::Executor;
@@ -10,6 +12,7 @@ use crate::format::object::name_without_paths;
 use crate::format::records::OperatorRef;
 use crate::id::SegmentId;
 use crate::record::{Data, Described, Key, Schema, group_of, hash_of, schema_hash};
+use crate::state::changes::{ChangeSums, Difference};
 use crate::state::group::{GroupChanges, KeyGroup};
 use crate::state::policy::groups_to_rewrite;
 use crate::state::upgrade::{Convert, Origins};
@@ -225,6 +228,14 @@ impl OperatorState {
         (0..KEY_GROUPS).map(|group| self.group(group).live().keys).sum()
     }
 
+    /// What the operator goes by where a name would take too much: a number of its name, its types and the partitions,
+    /// on which it depends how windows lay their records out.
+    pub(crate) fn id(&self, partitions: usize) -> u64 {
+        let StateType { key, value, schema, .. } = &self.state_type;
+        let text = format!("{}\0{key}\0{value}\0{}\0{partitions}", self.name, schema.hash);
+        xxh3_64(text.as_bytes())
+    }
+
     pub(crate) fn describe(&self) -> OperatorRef {
         OperatorRef {
             name: self.name.clone(),
@@ -234,6 +245,26 @@ impl OperatorState {
             schema: self.state_type.schema.hash,
             keys: self.live_keys(),
         }
+    }
+
+    /// What was changed since the last call.
+    pub(crate) fn take_changes(&self) -> ChangeSums {
+        let mut sums = ChangeSums::default();
+        (0..KEY_GROUPS).for_each(|group| self.group(group).take_sums(&mut sums));
+        sums
+    }
+
+    /// A key that two runs of a batch changed differently, if one can be told: best of those changed since the last
+    /// checkpoint.
+    pub(crate) fn key_that_differs(&self, difference: &Difference) -> Result<Option<Vec<u8>>> {
+        for all in [false, true] {
+            let groups = (0..KEY_GROUPS).map(|group| self.group(group).key_that_fits(difference, all));
+            let fitting = groups.filter_map(Result::transpose).collect::<Result<Vec<_>>>()?;
+            if let Some((_, key)) = fitting.into_iter().max() {
+                return Ok(Some(key));
+            }
+        }
+        Ok(None)
     }
 
     /// One key's value.

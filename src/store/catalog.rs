@@ -475,7 +475,14 @@ mod tests {
     use crate::format::records::DoneRecord;
 
     fn done(batch: u64) -> DoneRecord {
-        DoneRecord { batch, records: 1, bytes: 2, processing_us: 3, outputs: vec!["x".repeat(300)] }
+        DoneRecord {
+            batch,
+            records: 1,
+            bytes: 2,
+            processing_us: 3,
+            outputs: vec!["x".repeat(300)],
+            changes: vec![],
+        }
     }
 
     fn start() -> EpochStart {

@@ -79,7 +79,12 @@ impl SharedVariables {
 
     pub(crate) fn states(&self) -> impl Iterator<Item = Arc<OperatorState>> {
         let accumulators = self.accumulators.iter().map(|accumulator| accumulator.state().clone());
-        self.variables.iter().flat_map(|variable| variable.states()).chain(accumulators)
+        self.in_batches().chain(accumulators)
+    }
+
+    /// The states that change at the beginning of a batch.
+    pub(crate) fn in_batches(&self) -> impl Iterator<Item = Arc<OperatorState>> {
+        self.variables.iter().flat_map(|variable| variable.states())
     }
 
     /// Publishes what was restored.
