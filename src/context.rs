@@ -1,5 +1,6 @@
 //! The streaming context: where all parts are put together.
 
+mod rehearsals;
 mod shared;
 mod sources;
 

@@ -105,11 +105,11 @@ pub use checkpoint::matching::StateMatch;
 pub use config::{Backpressure, KEY_GROUPS, Settings};
 pub use context::{ActiveOrStarted, ContextBuilder, RunningContext, StreamingContext};
 pub use driver::{
-    BatchCompleted, BatchStarted, BatchSubmitted, ChangedSetting, CheckpointFailed, CheckpointWritten,
-    ContextState, Failure, JobHandle, OutputOperationCompleted, OutputOperationStarted, PlannedState,
-    PlannedStream, Progress, ReceiverFailed, ReceiverStarted, ReceiverStopped, RecoveryReport,
-    ReplayDifference, StatsListener, StopMode, StreamInput, StreamMatch, StreamingListener, StreamingStarted,
-    StreamingStopped, UpgradePlan,
+    AuditReport, BatchCompleted, BatchStarted, BatchSubmitted, ChangedSetting, CheckpointFailed,
+    CheckpointWritten, ContextState, Failure, Fork, JobHandle, KeyDifference, OperatorDifference,
+    OutputOperationCompleted, OutputOperationStarted, PlannedState, PlannedStream, Progress, ReceiverFailed,
+    ReceiverStarted, ReceiverStopped, RecoveryReport, ReplayDifference, RetainedCheckpoint, StatsListener,
+    StopMode, StreamInput, StreamMatch, StreamingListener, StreamingStarted, StreamingStopped, UpgradePlan,
 };
 pub use dstream::{
     Accumulator, Broadcast, DStream, Dataset, Deduplicated, EventStream, EventWindows, Fallible,

@@ -163,7 +163,7 @@ impl SegmentChecker<'_> {
         damaged.map(|(segment, _)| *segment).collect()
     }
 
-    fn open(&self, segment: &SegmentRef) -> Result<Arc<Segment>> {
+    pub(super) fn open(&self, segment: &SegmentRef) -> Result<Arc<Segment>> {
         match self.checked.get(&segment.segment) {
             Some((_, Ok(open))) => Ok(open.clone()),
             Some((_, Err(damage))) => Err(Error::corrupt(damage.clone())),

@@ -44,13 +44,16 @@ impl fmt::Display for ReplayDifference {
 pub(super) struct Watched {
     /// Each with what it goes by in records.
     states: Vec<(u64, Arc<OperatorState>)>,
+    /// Batches that changed something else than before.
+    pub(super) differences: Vec<ReplayDifference>,
 }
 
 impl Watched {
     pub(super) fn of(job: &Job, partitions: usize) -> Self {
         let stateful = job.stateful.iter().map(|node| node.state().clone());
         let states = job.variables.in_batches().chain(stateful);
-        Watched { states: states.map(|state| (state.id(partitions), state)).collect() }
+        let states = states.map(|state| (state.id(partitions), state)).collect();
+        Watched { states, differences: Vec::new() }
     }
 
     /// What was changed since the last call.

@@ -6,6 +6,7 @@ mod listener;
 mod plan;
 mod progress;
 mod rate;
+mod rehearsal;
 mod report;
 mod run;
 mod shares;
@@ -29,6 +30,8 @@ pub use listener::{
     StatsListener, StreamInput, StreamingListener, StreamingStarted, StreamingStopped,
 };
 pub use progress::{Progress, RecoveryReport};
+pub use rehearsal::{AuditReport, Fork, KeyDifference, OperatorDifference, RetainedCheckpoint};
+pub(crate) use rehearsal::{audit, fork, retained_checkpoints};
 pub(crate) use start::{Components, start};
 pub(crate) use upgrade::plan as plan_upgrade;
 pub use upgrade::{ChangedSetting, PlannedState, PlannedStream, StreamMatch, UpgradePlan};
@@ -205,8 +208,6 @@ pub(crate) struct Driver {
     outputs: Vec<Arc<crate::dstream::Output>>,
     states: Vec<Arc<OperatorState>>,
     watched: Watched,
-    /// What replayed batches changed otherwise than before.
-    differences: Vec<ReplayDifference>,
     streams: HashMap<StreamId, Arc<str>>,
     fingerprint: u64,
     next_batch: BatchId,

@@ -111,17 +111,12 @@ impl Driver {
 
     /// Makes a batch from a plan of an earlier run.
     pub(super) fn plan_again(&self, plan: &PlanRecord) -> Result<PlannedBatch> {
-        let mut inputs = Inputs::new();
-        for input in &plan.inputs {
-            let stream = StreamId(input.stream);
-            if !self.streams.contains_key(&stream) {
-                self.refuse_lost_input(stream, &format!("batch {}", plan.batch))?;
-                continue;
-            }
-            let blocks = input.blocks.iter().map(|block| logged_block(stream, *block)).collect();
-            let ranges = input.ranges.iter().map(source_range).collect();
-            inputs.insert(stream, Arc::new(BatchInput::new(blocks, ranges)));
+        let is_known = |stream: &StreamId| self.streams.contains_key(stream);
+        for lost in plan.inputs.iter().map(|input| StreamId(input.stream)).filter(|stream| !is_known(stream))
+        {
+            self.refuse_lost_input(lost, &format!("batch {}", plan.batch))?;
         }
+        let inputs = inputs_of(plan, |stream| is_known(&stream));
         Ok(planned(BatchId(plan.batch), BatchTime(plan.time_ms), inputs))
     }
 
@@ -149,6 +144,18 @@ impl Driver {
         }
         Ok(())
     }
+}
+
+/// What a plan has of the streams that are known.
+pub(super) fn inputs_of(plan: &PlanRecord, is_known: impl Fn(StreamId) -> bool) -> Inputs {
+    let known = plan.inputs.iter().filter(|input| is_known(StreamId(input.stream)));
+    let input = |input: &InputPlan| {
+        let stream = StreamId(input.stream);
+        let blocks = input.blocks.iter().map(|block| logged_block(stream, *block)).collect();
+        let ranges = input.ranges.iter().map(source_range).collect();
+        (stream, Arc::new(BatchInput::new(blocks, ranges)))
+    };
+    known.map(input).collect()
 }
 
 /// A range that fits no plan would wait for ever.

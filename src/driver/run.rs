@@ -151,7 +151,7 @@ impl Driver {
                 );
                 return Err(Error::new(ErrorKind::Nondeterministic, message));
             }
-            self.differences.push(difference);
+            self.watched.differences.push(difference);
         }
         Ok(changes)
     }

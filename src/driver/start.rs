@@ -151,7 +151,6 @@ impl Driver {
             pinned: found.pins.segments(paths)?,
             segments: found.recovery.checkpoint.as_ref().map_or(Vec::new(), |chosen| chosen.segments.clone()),
         })?;
-        let next_segment = found.newest_segment(paths)?.next();
         let buffer_bytes = settings.receive_buffer_bytes_max;
         let extents = ExtentWriter::new(disk.clone(), paths.clone(), identity.store, index, found.log.end);
         let (log, log_thread) = receive_log::start(extents, buffer_bytes, full_disk.clone(), wake.clone())?;
@@ -161,11 +160,10 @@ impl Driver {
             streams: job.inputs.iter().map(|input| (input.stream, input.name.clone())).collect(),
             states: job.states(),
             watched: Watched::of(&job, settings.partitions),
-            differences: Vec::new(),
             next_batch: BatchId(found.recovery.checkpoint.as_ref().map_or(0, |chosen| chosen.batch) + 1),
             next_block: found.recovery.next_block,
             next_checkpoint: found.newest_checkpoint().next(),
-            next_segment,
+            next_segment: found.newest_segment(&store.paths)?.next(),
             batches_since_checkpoint: 0,
             sources_wait: false,
             listeners: Listeners::default(),
@@ -359,7 +357,7 @@ impl Driver {
         for plan in &found.recovery.replay {
             self.replay_batch(plan, emit_of(found, plan.batch), report)?;
         }
-        report.differences = std::mem::take(&mut self.differences);
+        report.differences = std::mem::take(&mut self.watched.differences);
         self.next_batch = BatchId(found.recovery.next_batch);
         let damaged = !report.walked_back.is_empty() || !report.lost_plans.is_empty();
         if !report.replayed.is_empty() || damaged || found.epochs.len() > EPOCHS_MAX {

@@ -24,8 +24,8 @@ pub(crate) use shared::SharedVariables;
 pub use shared::{Accumulator, Broadcast, Dataset, LoadError, Reload};
 pub(crate) use state_spec::InitialState;
 pub use state_spec::{StateSpec, Visit};
-pub(crate) use state_view::Boundary;
 pub use state_view::StateView;
+pub(crate) use state_view::{Boundary, stored_value};
 pub(crate) use upgrades::Upgrades;
 pub use windows::Remembered;
 

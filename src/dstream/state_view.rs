@@ -58,6 +58,16 @@ impl Boundary {
     }
 }
 
+/// The state in what is stored of a key, with timers or without.
+fn decode<S: Data>(bytes: &[u8], has_timers: bool, buffer: &mut DataBuffer) -> Result<Option<S>> {
+    if has_timers { RowParts::of(bytes)?.state(buffer) } else { S::decode(bytes, buffer).map(Some) }
+}
+
+/// The same, for who decodes one.
+pub(crate) fn stored_value<S: Data>(bytes: &[u8], has_timers: bool) -> Result<Option<S>> {
+    decode(bytes, has_timers, &mut DataBuffer::default())
+}
+
 impl<K: Key, S: Data> StateView<K, S> {
     pub(crate) fn new(state: Arc<OperatorState>, boundary: Boundary) -> Result<Self> {
         let (kept, asked) = (state.state_type(), StateType::of::<K, S>());
@@ -77,7 +87,7 @@ impl<K: Key, S: Data> StateView<K, S> {
     }
 
     fn decode(&self, bytes: &[u8], buffer: &mut DataBuffer) -> Result<Option<S>> {
-        if self.has_timers { RowParts::of(bytes)?.state(buffer) } else { S::decode(bytes, buffer).map(Some) }
+        decode(bytes, self.has_timers, buffer)
     }
 
     /// How many keys there are, those that have timers only included.
