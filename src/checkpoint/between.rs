@@ -114,7 +114,7 @@ pub(crate) fn read_between(
     let segments = start.as_ref().map_or(Ok(Vec::new()), open)?;
     let to_segments = open(&to)?;
     let replay: Vec<PlanRecord> =
-        history.plans.range(from_batch + 1..=to.batch).map(|(_, plan)| plan.clone()).collect();
+        (from_batch + 1..=to.batch).filter_map(|batch| history.plans.remove(&batch)).collect();
     history.plans.clear();
     let recovery = Recovery {
         checkpoint: start,
