@@ -184,6 +184,10 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/coming-from-spark.md")]
 struct ComingFromSpark;
+/// Runs the program of the page about audits and forks.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/audit-and-fork.md")]
+struct AuditAndFork;
 /// Runs the program of the page about upgrades.
 #[cfg(doctest)]
 #[doc = include_str!("../docs/upgrading.md")]
