@@ -265,7 +265,6 @@ fn check_block(extent: &FoundExtent, at: u64, header: &FrameHeader) -> Result<Op
 }
 
 /// The extents on disk, ascending.
-#[cfg(feature = "tool")]
 pub(crate) fn list_extents(paths: &StorePaths) -> Result<Vec<ExtentId>> {
     Ok(numbered_entries(&paths.log(), ".extent")?.into_iter().map(ExtentId).collect())
 }
