@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use crate::batch::input::{BlockReader, InputReader, LineBlocks, RecordBlocks};
 use crate::config::{Backpressure, Settings};
-use crate::driver::{self, Components, JobHandle, Listeners, StopMode, StreamingListener, UpgradePlan};
+use crate::driver::{
+    self, Asked, Components, JobHandle, Listeners, StopMode, StreamingListener, UpgradePlan,
+};
 use crate::dstream::{DStream, Graph, InputKind, PollSource};
 use crate::error::{Error, Result};
 use crate::format::records::POSITIONS_PREFIX;
@@ -391,14 +393,21 @@ impl StreamingContext {
     ///   job cannot go on with the state in it, or would lose some: the message ends with the
     ///   [plan](StreamingContext::plan).
     /// * [`ErrorKind::Corrupt`]: no sound way back into the job.
+    /// * [`ErrorKind::Stopped`]: the `millpond` command runs this binary to ask what a start would do
+    ///   (`millpond plan`): the job has answered and was not started. A `main` that returns the error ends as it should.
     /// * What a replayed batch failed with.
     ///
     /// [`ErrorKind::InvalidGraph`]: crate::ErrorKind::InvalidGraph
     /// [`ErrorKind::Locked`]: crate::ErrorKind::Locked
     /// [`ErrorKind::Incompatible`]: crate::ErrorKind::Incompatible
     /// [`ErrorKind::Corrupt`]: crate::ErrorKind::Corrupt
+    /// [`ErrorKind::Stopped`]: crate::ErrorKind::Stopped
     pub fn start(self) -> Result<RunningContext> {
-        let job = self.graph.into_job()?;
+        let job = self.graph.into_job();
+        if let Some(asked) = Asked::in_environment()? {
+            return Err(asked.answer(&self.components, job));
+        }
+        let job = job?;
         let name = self.components.settings.name.clone();
         let started = driver::start(self.components, job)?;
         let handle = JobHandle::register(&name, started.shared, started.report);

@@ -144,7 +144,9 @@ fn one_module_names_sled() {
 
 #[test]
 fn stored_records_alone_name_rkyv() {
-    let is_allowed = |path: &str| path.starts_with("src/record/") || path == "src/format/records.rs";
+    let is_allowed = |path: &str| {
+        path.starts_with("src/record/") || ["src/format/records.rs", "src/format/question.rs"].contains(&path)
+    };
     let mut problems = Vec::new();
     for source in sources("src").iter().filter(|source| !is_allowed(&source.path)) {
         for (number, line) in source.shipped.lines().enumerate() {

@@ -5,13 +5,15 @@ mod maintain;
 #[path = "millpond/pages.rs"]
 mod pages;
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
-use millpond::inspect::StateQuery;
+use millpond::inspect::{JobCommand, StateQuery};
 use millpond::{Error, ErrorKind, Result, inspect};
 use serde::Serialize;
 
@@ -123,6 +125,15 @@ enum Verb {
     },
     #[command(flatten)]
     Maintain(maintain::Verb),
+    /// Asks a job's binary what a start on the store would do, in place of starting it.
+    ///
+    /// Exit code: 0 it would start, 1 it would not, 2 it could not be asked.
+    Plan {
+        #[command(flatten)]
+        target: Target,
+        #[command(flatten)]
+        asked: Asked,
+    },
     /// Prints the completions for a shell.
     Completions {
         /// The shell.
@@ -158,6 +169,27 @@ struct Query {
     /// The checkpoint, by number or pin; the newest sound one by default.
     #[arg(long, value_name = "ID|PIN")]
     at: Option<String>,
+}
+
+/// A job's binary.
+#[derive(Args)]
+struct Asked {
+    /// The time in seconds after which a job that has not answered is killed.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    timeout: u64,
+    /// The job's binary and its arguments.
+    #[arg(last = true, required = true, value_name = "JOB")]
+    job: Vec<OsString>,
+}
+
+impl Asked {
+    fn command(&self) -> JobCommand {
+        let (program, arguments) = self
+            .job
+            .split_first()
+            .map_or_else(Default::default, |(program, rest)| (program.clone(), rest.to_vec()));
+        JobCommand { program, arguments, timeout: Duration::from_secs(self.timeout) }
+    }
 }
 
 /// What goes to standard output, and whether the store is sound.
@@ -230,6 +262,10 @@ fn look(verb: &Verb) -> Result<Output> {
             run(target, |dir| inspect::copy(dir, to, checkpoint), |report| report.sound, pages::job::copy)
         }
         Verb::Maintain(verb) => maintain::run(verb),
+        Verb::Plan { target, asked } => {
+            let ask = |dir: &Path| inspect::plan(dir, &asked.command());
+            run(target, ask, |report| report.sound, pages::plan::plan)
+        }
         Verb::Completions { shell } => {
             let mut bytes = Vec::new();
             clap_complete::generate(*shell, &mut Command::command(), "millpond", &mut bytes);

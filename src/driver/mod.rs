@@ -5,6 +5,7 @@ mod handle;
 mod listener;
 mod plan;
 mod progress;
+pub(crate) mod question;
 mod rate;
 mod rehearsal;
 mod report;
@@ -30,6 +31,7 @@ pub use listener::{
     StatsListener, StreamInput, StreamingListener, StreamingStarted, StreamingStopped,
 };
 pub use progress::{Progress, RecoveryReport};
+pub(crate) use question::Asked;
 pub use rehearsal::{AuditReport, Fork, KeyDifference, OperatorDifference, RetainedCheckpoint};
 pub(crate) use rehearsal::{audit, fork, retained_checkpoints};
 pub(crate) use start::{Components, start};

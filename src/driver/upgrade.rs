@@ -53,6 +53,8 @@ pub struct PlannedState {
     pub stored: Option<String>,
     /// The type of its keys and values in the job.
     pub asked: Option<String>,
+    /// Why the job cannot start because of it, and what to do.
+    pub problem: Option<String>,
 }
 
 /// What becomes of an input stream.
@@ -161,6 +163,7 @@ fn planned_state(found: &Match) -> PlannedState {
         keys: found.stored.as_ref().map_or(0, |stored| stored.keys),
         stored: found.stored.as_ref().map(|stored| format!("{} -> {}", stored.key_type, stored.value_type)),
         asked: found.asked.as_ref().map(|asked| format!("{} -> {}", asked.key, asked.value)),
+        problem: found.problem.clone(),
     }
 }
 
@@ -233,7 +236,7 @@ impl UpgradePlan {
 
 impl fmt::Display for PlannedState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let PlannedState { operator, outcome, keys, stored, asked } = self;
+        let PlannedState { operator, outcome, keys, stored, asked, .. } = self;
         let stored = stored.as_deref().unwrap_or("nothing");
         let asked = asked.as_deref().unwrap_or("nothing");
         match outcome {

@@ -8,6 +8,7 @@ pub(crate) mod block;
 pub(crate) mod features;
 pub(crate) mod frame;
 pub(crate) mod object;
+pub(crate) mod question;
 pub(crate) mod records;
 pub(crate) mod segment;
 #[cfg(test)]

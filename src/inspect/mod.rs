@@ -23,6 +23,7 @@
 //! | `state DIR OPERATOR [--key K] [--prefix P] [--limit N] [--at ID]` | [`StateReport`] | the checkpoint; a damaged one is an error |
 //! | `diff DIR A B [--operator NAME] [--limit N]` | [`DiffReport`] | both checkpoints; a damaged one is an error |
 //! | `copy DIR TO [--checkpoint ID]` | [`CopyReport`] | the copy; a damaged one is removed, and an error |
+//! | `plan DIR [--timeout S] -- JOB ARGS` | [`PlanReport`] | whether the job would start |
 //!
 //! Keys and values of known types are JSON: numbers as numbers (beyond 64 bits, and floats that JSON has no number
 //! for, as strings), text and bytes as strings (bytes that are no UTF-8 as `{"hex": "ff00"}`), tuples and lists as
@@ -43,6 +44,7 @@
 //! store, no permission, a newer format version, nothing of the number or name that was asked for. In the last case, and when the store's identity is damaged,
 //! there is one line on standard error; only `verify` has a report then, for a damaged identity.
 
+mod ask;
 mod batch;
 mod batches;
 mod block;
@@ -59,6 +61,7 @@ mod lineage;
 mod log;
 mod open;
 mod pins;
+mod plan;
 mod report;
 mod schema;
 mod settle;
@@ -68,6 +71,8 @@ mod value_json;
 mod verify;
 mod view;
 
+pub use crate::format::question::{DamagedCheckpoint, OperatorPlan, SettingPlan, StartPlan, StreamPlan};
+pub use ask::JobCommand;
 pub use batch::{AmountReport, BatchDetail, BlockPlace, InputReport, RangeReport, batch};
 pub use batches::{BatchAtRestart, BatchReport, BatchesReport, batches};
 pub use block::{BlockDetail, RecordReport, block, block_bytes};
@@ -81,6 +86,7 @@ pub use growth::{GrowthReport, SizeReport, growth};
 pub use lineage::{LineageNodeReport, LineageReport, lineage};
 pub(crate) use open::{ReadStore, open};
 pub use pins::checkpoint_number;
+pub use plan::{PlanReport, plan};
 pub use report::{
     CheckpointReport, CheckpointsReport, DiskReport, Finding, LostBatches, OperatorReport, PendingReport,
     PositionsReport, RestartReport, RunReport, SCHEMA, Severity, StoreReport, VerifyReport, WalkedBack,

@@ -5,6 +5,7 @@ pub(crate) mod block;
 pub(crate) mod job;
 #[path = "maintain_pages.rs"]
 pub(crate) mod maintain;
+pub(crate) mod plan;
 pub(crate) mod state;
 
 use std::fmt::Write;
