@@ -113,6 +113,18 @@ enum Verb {
         #[arg(long, value_name = "N", default_value_t = 100)]
         limit: usize,
     },
+    /// What touched one key: its value in each checkpoint, the batches in which it was written, and what they read.
+    Why {
+        #[command(flatten)]
+        target: Target,
+        /// The name of the operator, as `checkpoint` shows it.
+        operator: String,
+        /// The key: `0x` and hex digits, or as it is shown.
+        key: String,
+        /// So many records of each block that mention the key are shown.
+        #[arg(long, value_name = "N", default_value_t = 3)]
+        limit: usize,
+    },
     /// Makes a consistent, verified copy that a job can be started on. The store is not changed.
     Copy {
         #[command(flatten)]
@@ -256,6 +268,10 @@ fn look(verb: &Verb) -> Result<Output> {
             let (from, to) = (from?, to?);
             let read = |dir: &Path| inspect::diff(dir, from, to, operator.as_deref(), *limit);
             run(target, read, |report| report.sound, pages::state::diff)
+        }
+        Verb::Why { target, operator, key, limit } => {
+            let read = |dir: &Path| inspect::why(dir, operator, key, *limit);
+            run(target, read, |report| report.sound, pages::why::why)
         }
         Verb::Copy { target, to, checkpoint } => {
             let checkpoint = numbered(target, checkpoint)?;

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::error::{ErrorKind, Result};
-use crate::format::records::{BlockRef, InputPlan, PlanRecord, TallyDelta};
+use crate::format::records::{BlockRef, InputPlan, PlanRecord, RangeRef, TallyDelta};
 use crate::inspect::batches::{BatchReport, batch_report};
 use crate::inspect::open::{ReadStore, open, relative};
 use crate::inspect::report::{Finding, SCHEMA, judge};
@@ -89,6 +89,13 @@ pub struct RangeReport {
     pub stamp: u64,
 }
 
+impl RangeReport {
+    pub(super) fn of(range: &RangeRef) -> Self {
+        let RangeRef { partition, start, end, size, stamp } = range.clone();
+        RangeReport { partition, start, end, size, stamp }
+    }
+}
+
 /// What a batch added to one accumulator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct AmountReport {
@@ -162,18 +169,11 @@ fn inputs_of(
         Ok(BlockPlace { block, extent, offset, bytes: length.into(), unreadable })
     };
     let mut input = |input: &InputPlan| {
-        let ranges = input.ranges.iter().map(|range| RangeReport {
-            partition: range.partition.clone(),
-            start: range.start,
-            end: range.end,
-            size: range.size,
-            stamp: range.stamp,
-        });
         Ok(InputReport {
             stream: stream_id(input.stream),
             name: names.get(&input.stream).cloned(),
             blocks: input.blocks.iter().map(&mut place).collect::<Result<_>>()?,
-            ranges: ranges.collect(),
+            ranges: input.ranges.iter().map(RangeReport::of).collect(),
         })
     };
     plan.inputs.iter().map(&mut input).collect()

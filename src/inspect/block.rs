@@ -97,10 +97,7 @@ fn detail(store: &ReadStore, dir: &Path, id: u64) -> Result<BlockDetail> {
     let nodes = view.catalog.history.job.iter().flat_map(|job| &job.lineage);
     let mut inputs = nodes.filter(|node| node.parents.is_empty() && Some(&node.name) == block.name.as_ref());
     let record_type = inputs.next().map(|node| node.record_type.clone());
-    let streams = view.catalog.history.job.iter().flat_map(|job| &job.streams);
-    let mut schemas =
-        streams.map(|stream| &stream.schema).filter(|schema| schema_hash(schema) == header.schema);
-    let record_schema = schemas.next().and_then(|schema| Type::parse(schema));
+    let record_schema = record_schema(&view, &header);
     let (records, first) = match header.encoding {
         BlockEncoding::Lines => lines(bytes),
         BlockEncoding::Records => archives(bytes, record_schema.as_ref())?,
@@ -141,7 +138,7 @@ fn find(store: &ReadStore, view: &View<'_>, id: u64) -> Result<BlockRef> {
     }
 }
 
-fn read_found(store: &ReadStore, view: &View<'_>, place: &BlockRef) -> Result<Vec<u8>> {
+pub(super) fn read_found(store: &ReadStore, view: &View<'_>, place: &BlockRef) -> Result<Vec<u8>> {
     let is_there = store.paths.log().join(format!("{}.extent", place.extent)).exists();
     if !is_there && place.block < view.catalog.oldest_needed_block() {
         return Err(no_such(format!("block {} was trimmed: no checkpoint needs it", place.block)));
@@ -157,14 +154,8 @@ fn lines(bytes: &[u8]) -> (u64, Vec<RecordReport>) {
     if bytes.is_empty() {
         return (0, Vec::new());
     }
-    let line = |line: &[u8]| RecordReport {
-        bytes: line.len() as u64,
-        text: Some(String::from_utf8_lossy(&line[..line.len().min(SHOWN_BYTES_MAX)]).into_owned()),
-        hex: None,
-        value: None,
-    };
     let mut all = text.split(|byte| *byte == b'\n');
-    let first: Vec<RecordReport> = all.by_ref().take(SHOWN_MAX).map(line).collect();
+    let first: Vec<RecordReport> = all.by_ref().take(SHOWN_MAX).map(line_report).collect();
     (first.len() as u64 + all.count() as u64, first)
 }
 
@@ -174,14 +165,34 @@ fn archives(bytes: &[u8], record_schema: Option<&Type>) -> Result<(u64, Vec<Reco
     for_each_record(bytes, |record| {
         count += 1;
         if first.len() < SHOWN_MAX {
-            first.push(RecordReport {
-                bytes: record.len() as u64,
-                text: None,
-                hex: Some(hex(&record[..record.len().min(SHOWN_BYTES_MAX)])),
-                value: record_schema.and_then(|root| archive_json(root, record)),
-            });
+            first.push(archive_report(record, record_schema));
         }
         Ok(())
     })?;
     Ok((count, first))
+}
+
+pub(super) fn line_report(line: &[u8]) -> RecordReport {
+    RecordReport {
+        bytes: line.len() as u64,
+        text: Some(String::from_utf8_lossy(&line[..line.len().min(SHOWN_BYTES_MAX)]).into_owned()),
+        hex: None,
+        value: None,
+    }
+}
+
+/// The schema of a block's records, where the store still says it.
+pub(super) fn record_schema(view: &View<'_>, header: &BlockHeader) -> Option<Type> {
+    let mut streams = view.catalog.history.job.iter().flat_map(|job| &job.streams);
+    let stream = streams.find(|stream| schema_hash(&stream.schema) == header.schema)?;
+    Type::parse(&stream.schema)
+}
+
+pub(super) fn archive_report(record: &[u8], record_schema: Option<&Type>) -> RecordReport {
+    RecordReport {
+        bytes: record.len() as u64,
+        text: None,
+        hex: Some(hex(&record[..record.len().min(SHOWN_BYTES_MAX)])),
+        value: record_schema.and_then(|root| archive_json(root, record)),
+    }
 }

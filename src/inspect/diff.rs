@@ -202,8 +202,7 @@ struct Types {
 
 impl Types {
     fn of(segments: &Segments<'_>, checkpoint: &CheckpointRecord, operator: &OperatorRef) -> Self {
-        let schema = segments.schema_of(checkpoint, operator);
-        let value = schema.and_then(|schema| ValueType::of(&operator.value_type, &schema));
+        let value = segments.value_type(checkpoint, operator);
         Types { key: KeyShape::of(&operator.key_type), value }
     }
 }

@@ -10,6 +10,7 @@ use crate::format::records::{CheckpointRecord, OperatorRef, POSITIONS_PREFIX, Se
 use crate::id::EpochId;
 use crate::inspect::open::{ReadStore, relative};
 use crate::inspect::report::{Finding, OperatorReport, PositionsReport};
+use crate::inspect::value_json::ValueType;
 use crate::record::schema_hash;
 use crate::store::segments::{GroupSource, Segment, list_segments};
 
@@ -140,6 +141,15 @@ impl<'a> Segments<'a> {
         let segments = numbers.filter_map(|number| self.by_number.get(&number)?.segment.as_ref());
         let schemas = segments.filter_map(|segment| segment.schema_of(&operator.name));
         schemas.into_iter().find(|schema| schema_hash(schema) == operator.schema).cloned()
+    }
+
+    /// How an operator's values in `checkpoint` are shown; `None` when they cannot be.
+    pub(super) fn value_type(
+        &self,
+        checkpoint: &CheckpointRecord,
+        operator: &OperatorRef,
+    ) -> Option<ValueType> {
+        ValueType::of(&operator.value_type, &self.schema_of(checkpoint, operator)?)
     }
 
     /// What one segment holds of `operator`; nothing where it cannot be opened.

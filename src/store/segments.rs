@@ -372,6 +372,13 @@ impl GroupSource {
         self.segment.id
     }
 
+    /// The checkpoint that wrote the segment.
+    #[cfg(feature = "tool")]
+    pub(crate) fn written_by(&self) -> Result<u64> {
+        let header = self.segment.read_frame(0).and_then(|frame| SegmentHeader::from_frame(&frame));
+        header.map(|(_, header)| header.checkpoint).map_err(|error| error.within(self.segment.path.display()))
+    }
+
     fn page(&self, at: u64, page: &mut Vec<u8>) -> Result<()> {
         let segment = &self.segment;
         let place = |error: Error| {

@@ -55,7 +55,7 @@ pub(crate) fn block(report: &BlockDetail) -> String {
     page
 }
 
-fn contents(record: &RecordReport) -> String {
+pub(super) fn contents(record: &RecordReport) -> String {
     let hex = record.hex.as_ref().map(|hex| format!("0x{hex}"));
     let value = record.value.as_ref().map(ToString::to_string);
     shown(&record.text.clone().or(value).or(hex).unwrap_or_default(), 100)

@@ -7,6 +7,7 @@ pub(crate) mod job;
 pub(crate) mod maintain;
 pub(crate) mod plan;
 pub(crate) mod state;
+pub(crate) mod why;
 
 use std::fmt::Write;
 
