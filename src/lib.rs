@@ -111,6 +111,7 @@ pub use driver::{
     ReceiverStarted, ReceiverStopped, RecoveryReport, ReplayDifference, RetainedCheckpoint, StatsListener,
     StopMode, StreamInput, StreamMatch, StreamingListener, StreamingStarted, StreamingStopped, UpgradePlan,
 };
+pub use driver::{CausePlace, KeyCause, KeyHistory, KeyTouch};
 pub use dstream::{
     Accumulator, Broadcast, DStream, Dataset, Deduplicated, EventStream, EventWindows, Fallible,
     IntervalJoined, KeyContext, LoadError, MapWithState, Reload, Remembered, State, StateSpec, StateView,

@@ -65,12 +65,23 @@ impl Bench {
         self.plan_of(role, more, &job)
     }
 
+    /// Asks what touched a key.
+    fn why(&self, role: &str, words: &[&str]) -> Outcome {
+        let this = std::env::current_exe().unwrap();
+        let job = [this.to_str().unwrap(), "--exact", "job_binary", "--ignored", "--nocapture"];
+        self.ask("why", role, words, &job)
+    }
+
     /// The same with any command. Nothing in the store may change, and nothing may be left behind.
     fn plan_of(&self, role: &str, more: &[&str], job: &[&str]) -> Outcome {
+        self.ask("plan", role, more, job)
+    }
+
+    fn ask(&self, verb: &str, role: &str, more: &[&str], job: &[&str]) -> Outcome {
         let scratch = tempfile::tempdir().unwrap();
         let before = snapshot(&self.store());
         let output = Command::new(env!("CARGO_BIN_EXE_millpond"))
-            .arg("plan")
+            .arg(verb)
             .arg(self.store())
             .args(more)
             .arg("--")
@@ -365,7 +376,114 @@ fn the_example_that_counts_words_can_be_asked() {
     let job: Vec<&str> =
         std::iter::once(example.to_str().unwrap()).chain(arguments.iter().map(String::as_str)).collect();
     let outcome = bench.plan_of("", &["--json"], &job);
+    assert_eq!((outcome.code, &*outcome.err), (0, ""));
     let report: Value = serde_json::from_slice(&outcome.out).unwrap();
     assert_eq!((outcome.code, &report["plan"]["operators"][0]["keys"]), (0, &4.into()), "{report}");
     assert_eq!(report["command"].as_array().unwrap().len(), 10);
+}
+
+#[test]
+fn the_code_of_a_job_says_which_records_touched_a_key() {
+    let bench = Bench::new();
+    let outcome = bench.why("same", &["counts", "bob", "--json"]);
+    assert_eq!((outcome.code, &*outcome.err), (0, ""), "{}", outcome.text());
+    let report: Value = serde_json::from_slice(&outcome.out).unwrap();
+    let replayed = &report["replayed"];
+    assert_eq!((&replayed["from"], &replayed["batches"]), (&0.into(), &json!([1, 2, 3])));
+    assert_eq!(replayed["causes_known"], true);
+    let touches = replayed["touches"].as_array().unwrap();
+    let values: Vec<Value> = touches.iter().map(|t| json!([t["batch"], t["before"], t["after"]])).collect();
+    assert_eq!(values, [json!([1, null, 1]), json!([2, 1, 2]), json!([3, 2, 3])]);
+    for (touch, batch) in touches.iter().zip(1..) {
+        let [cause] = &touch["causes"].as_array().unwrap()[..] else { panic!("{touch}") };
+        assert_eq!((&cause["block"], &cause["records"]), (&batch.into(), &json!([{"first": 2, "last": 2}])));
+        assert_eq!(cause["first"][0]["value"], json!(["bob", batch]));
+    }
+    let page = bench.why("same", &["counts", "bob"]);
+    let parts = ["3 batches computed again from the beginning: 3 touch the key", "[\"bob\",2]", "block 2"];
+    for part in parts {
+        assert!(page.text().contains(part), "{part} is not in\n{}", page.text());
+    }
+    for (role, words, why) in [
+        ("same", ["counts", "zoe"], "no retained checkpoint has a key `zoe`"),
+        ("same", ["sums", "bob"], "there is no operator `sums`"),
+        ("incompatible", ["counts", "bob"], "cannot compute the retained batches again: "),
+        ("of another name", ["counts", "bob"], "is the store of job `sales`"),
+        ("elsewhere", ["counts", "bob"], "store-of-another, not on "),
+        ("ends", ["counts", "bob"], "it ended without an answer"),
+    ] {
+        let outcome = bench.why(role, &words);
+        assert_eq!((outcome.code, outcome.text()), (2, ""), "{role}: {outcome:?}");
+        assert!(outcome.err.contains(why), "{role}: {}", outcome.err);
+    }
+}
+
+/// A job whose state comes from a join, from one that forgets, and from another state.
+fn joined(
+    store: &Path,
+) -> (StreamingContext, std::sync::Arc<ManualClock>, [millpond::Queue<(String, u64)>; 2]) {
+    let clock = ManualClock::at(0);
+    let builder = StreamingContext::builder("joined").store(store).clock(clock.clone());
+    let context = builder.checkpoint_every_batches(100).threads(2).stop_on_signals(false).build().unwrap();
+    let (left, lefts) = context.queue_stream::<(String, u64)>("left");
+    let (right, rights) = context.queue_stream::<(String, u64)>("right");
+    let pairs = left.left_outer_join(&right).map_values(|(left, right)| left + right.unwrap_or(0));
+    counts(&pairs, "pairs").map(|(name, count)| (name.len() as u64, count)).for_each_rdd(|_, _| Ok(()));
+    let soon = StateSpec::named("soon").time_to_live(std::time::Duration::from_secs(2));
+    let recent = counts(&left, soon);
+    counts(&recent, "of state").for_each_rdd(|_, _| Ok(()));
+    (context, clock, [lefts, rights])
+}
+
+fn causes(history: &millpond::KeyHistory) -> Vec<String> {
+    let places = history.touches.iter().map(|touch| {
+        let places = touch.causes.iter().map(|cause| match &cause.place {
+            millpond::CausePlace::Block { records, .. } => format!("{} {records:?}", cause.stream),
+            other => format!("{other:?}"),
+        });
+        format!("{}: {}", touch.batch.0, places.collect::<Vec<_>>().join(", "))
+    });
+    places.collect()
+}
+
+#[test]
+fn both_sides_of_a_join_and_time_itself_have_their_part() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("store");
+    let (context, clock, [lefts, rights]) = joined(&store);
+    let job = context.start().unwrap();
+    let batches = [
+        (vec![("a", 1), ("b", 1), ("a", 2)], vec![("c", 1), ("a", 7)]),
+        (vec![("b", 1)], vec![]),
+        (vec![], vec![("a", 1)]),
+        (vec![], vec![]),
+    ];
+    for ((left, right), batch) in batches.into_iter().zip(1..) {
+        lefts.push(left.into_iter().map(|(name, n)| (name.to_owned(), n))).unwrap();
+        rights.push(right.into_iter().map(|(name, n)| (name.to_owned(), n))).unwrap();
+        clock.advance(1_000);
+        while job.progress().batches < batch {
+            assert!(!job.await_termination_or_timeout(std::time::Duration::from_millis(2)).unwrap());
+        }
+    }
+    job.stop(StopMode::Graceful).unwrap();
+    drop(job);
+    let before = snapshot(&store);
+    let why = |operator: &str| joined(&store).0.why(operator, &"a".to_owned()).unwrap();
+    let pairs = why("pairs");
+    assert!(pairs.causes_known);
+    assert_eq!(causes(&pairs), ["1: left [0..1, 2..3], right [1..2]"]);
+    // It is forgotten by time, and no input has a part in that.
+    let soon = why("soon");
+    let changes: Vec<bool> = soon.touches.iter().map(|touch| touch.after.is_some()).collect();
+    assert_eq!(
+        (changes, causes(&soon)),
+        (vec![true, false], vec!["1: left [0..1, 2..3]".to_owned(), "3: ".to_owned()])
+    );
+    // What comes from other state is known by its batch.
+    let of_state = why("of state");
+    assert!(!of_state.causes_known && causes(&of_state)[0] == "1: ", "{of_state:?}");
+    let error = joined(&store).0.why("nothing", &"a".to_owned()).unwrap_err();
+    assert!(error.to_string().contains("no stateful operator `nothing`: it has pairs"), "{error}");
+    assert!(before == snapshot(&store));
 }

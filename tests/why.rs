@@ -72,7 +72,7 @@ impl Job {
         self.idle.push([7, 7]).unwrap();
         self.clock.advance(1_000);
         while self.running.progress().batches == before
-            || self.running.progress().checkpoints < (before + 1) / 2
+            || self.running.progress().checkpoints < before.div_ceil(2)
         {
             assert!(!self.running.await_termination_or_timeout(Duration::from_millis(2)).unwrap());
             self.clock.advance(0);

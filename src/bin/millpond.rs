@@ -124,6 +124,8 @@ enum Verb {
         /// So many records of each block that mention the key are shown.
         #[arg(long, value_name = "N", default_value_t = 3)]
         limit: usize,
+        #[command(flatten)]
+        asked: MaybeAsked,
     },
     /// Makes a consistent, verified copy that a job can be started on. The store is not changed.
     Copy {
@@ -194,14 +196,22 @@ struct Asked {
     job: Vec<OsString>,
 }
 
-impl Asked {
-    fn command(&self) -> JobCommand {
-        let (program, arguments) = self
-            .job
-            .split_first()
-            .map_or_else(Default::default, |(program, rest)| (program.clone(), rest.to_vec()));
-        JobCommand { program, arguments, timeout: Duration::from_secs(self.timeout) }
-    }
+/// A job's binary, if there is one.
+#[derive(Args)]
+struct MaybeAsked {
+    /// The time in seconds after which a job that has not answered is killed.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    timeout: u64,
+    /// The job's binary and its arguments, to compute the retained batches again and say exactly what touched the key.
+    #[arg(last = true, value_name = "JOB")]
+    job: Vec<OsString>,
+}
+
+/// `None` without a program.
+fn job_command(words: &[OsString], timeout: u64) -> Option<JobCommand> {
+    let (program, arguments) = words.split_first()?;
+    let timeout = Duration::from_secs(timeout);
+    Some(JobCommand { program: program.clone(), arguments: arguments.to_vec(), timeout })
 }
 
 /// What goes to standard output, and whether the store is sound.
@@ -269,8 +279,9 @@ fn look(verb: &Verb) -> Result<Output> {
             let read = |dir: &Path| inspect::diff(dir, from, to, operator.as_deref(), *limit);
             run(target, read, |report| report.sound, pages::state::diff)
         }
-        Verb::Why { target, operator, key, limit } => {
-            let read = |dir: &Path| inspect::why(dir, operator, key, *limit);
+        Verb::Why { target, operator, key, limit, asked: MaybeAsked { timeout, job } } => {
+            let job = job_command(job, *timeout);
+            let read = |dir: &Path| inspect::why(dir, operator, key, *limit, job.as_ref());
             run(target, read, |report| report.sound, pages::why::why)
         }
         Verb::Copy { target, to, checkpoint } => {
@@ -278,9 +289,10 @@ fn look(verb: &Verb) -> Result<Output> {
             run(target, |dir| inspect::copy(dir, to, checkpoint), |report| report.sound, pages::job::copy)
         }
         Verb::Maintain(verb) => maintain::run(verb),
-        Verb::Plan { target, asked } => {
-            let ask = |dir: &Path| inspect::plan(dir, &asked.command());
-            run(target, ask, |report| report.sound, pages::plan::plan)
+        Verb::Plan { target, asked: Asked { timeout, job } } => {
+            let job = job_command(job, *timeout);
+            let job = job.ok_or_else(|| Error::new(ErrorKind::InvalidConfig, "no job is named"))?;
+            run(target, |dir| inspect::plan(dir, &job), |report| report.sound, pages::plan::plan)
         }
         Verb::Completions { shell } => {
             let mut bytes = Vec::new();

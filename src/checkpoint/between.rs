@@ -129,6 +129,44 @@ pub(crate) fn read_between(
     Ok(Between { found, to, to_segments })
 }
 
+/// Reads all that can be computed again: from the beginning of the store, or else from the oldest checkpoint that is sound
+/// and has everything after it, up to the newest plan.
+///
+/// # Errors
+/// [`ErrorKind::InvalidConfig`] when there is no such checkpoint.
+pub(crate) fn read_from_oldest(paths: &StorePaths, store: [u8; 16], executor: &Executor) -> Result<Found> {
+    let Catalogued { mut history, epochs, idle, .. } = read_history(paths, store)?;
+    let mut checker = SegmentChecker { paths, store, executor, checked: Default::default() };
+    let present = Present::list(paths)?;
+    let checkpointed = history.checkpoints.iter().map(|(_, record)| record.batch).max().unwrap_or(0);
+    let newest = history.plans.keys().next_back().map_or(checkpointed, |planned| checkpointed.max(*planned));
+    let all = history.checkpoints.iter().map(|(_, record)| Some(record.clone()));
+    for start in std::iter::once(None).chain(all) {
+        if present.missing(&history, start.as_ref(), newest).is_some() {
+            continue;
+        }
+        match start.as_ref().map_or(Ok(()), |start| checker.check(start)) {
+            Err(error) if error.kind() == ErrorKind::Corrupt => continue,
+            checked => checked?,
+        }
+        let wanted = start.iter().flat_map(|start| &start.segments);
+        let segments = wanted.map(|segment| checker.open(segment)).collect::<Result<_>>()?;
+        let first = start.as_ref().map_or(0, |start| start.batch) + 1;
+        let recovery = Recovery {
+            next_block: start.as_ref().map_or(1, |start| start.next_block),
+            checkpoint: start,
+            replay: (first..=newest).filter_map(|batch| history.plans.remove(&batch)).collect(),
+            next_batch: newest + 1,
+            walked_back: Vec::new(),
+            lost_plans: 0..0,
+        };
+        let (log, pins, damaged) = (nothing_received(), Pins::default(), Vec::new());
+        return Ok(Found { history, recovery, segments, log, epochs, idle, pins, damaged });
+    }
+    let message = "no checkpoint of the store has all batches after it that it takes to compute them again";
+    Err(Error::new(ErrorKind::InvalidConfig, message))
+}
+
 fn find(history: &History, id: CheckpointId) -> Result<CheckpointRecord> {
     let found = history.checkpoints.iter().rfind(|(_, record)| record.checkpoint == id.0);
     found.map(|(_, record)| record.clone()).ok_or_else(|| {

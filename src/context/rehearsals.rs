@@ -1,9 +1,10 @@
 //! Computing batches again without being the job.
 
 use crate::context::StreamingContext;
-use crate::driver::{self, AuditReport, Fork, RetainedCheckpoint};
+use crate::driver::{self, AuditReport, Fork, KeyHistory, RetainedCheckpoint};
 use crate::error::Result;
 use crate::id::CheckpointId;
+use crate::record::Key;
 
 impl StreamingContext {
     /// The checkpoints in the store from which all batches after them can still be computed again, oldest first: what
@@ -61,6 +62,54 @@ impl StreamingContext {
     /// or block is damaged; what a batch failed with.
     pub fn audit(self, from: CheckpointId, to: CheckpointId) -> Result<AuditReport> {
         driver::audit(&self.components.settings, self.graph.into_job()?, from, to)
+    }
+
+    /// What touched `key` in the state of `operator`: computes the retained batches again with this job's code, from the
+    /// beginning of the store or the oldest checkpoint that everything after it is retained of, notes which of them give
+    /// the operator something for the key or change its state, and takes the input of these apart to the blocks, ranges and
+    /// records that have a part in it.
+    ///
+    /// As with [`audit`](StreamingContext::audit), nothing is written, emitted or received, and the job may run. A batch
+    /// that has something for the key is computed once more for each of its blocks and, by halves, for their records, up
+    /// to the operator and no further. Closures are called for each of these. Returns when it is done.
+    ///
+    /// ```
+    /// # fn main() -> millpond::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # use millpond::{CausePlace, ManualClock, Queue, StopMode, StreamingContext};
+    /// # let clock = ManualClock::at(0);
+    /// let describe = || -> millpond::Result<(StreamingContext, Queue<u64>)> {
+    ///     let builder = StreamingContext::builder("doc").store(dir.path().join("store")).clock(clock.clone());
+    ///     let context = builder.build()?;
+    ///     let (numbers, queue) = context.queue_stream::<u64>("numbers");
+    ///     let _sums = numbers.map(|n| (n % 10, n)).update_state_by_key("sums", |new, sum: Option<u64>| {
+    ///         Some(sum.unwrap_or(0) + new.iter().sum::<u64>())
+    ///     });
+    ///     Ok((context, queue))
+    /// };
+    /// let (context, queue) = describe()?;
+    /// let job = context.start()?;
+    /// queue.push([1, 2, 32])?;
+    /// clock.advance(1_000);
+    /// job.stop(StopMode::Graceful)?;
+    ///
+    /// let (context, _) = describe()?;
+    /// let history = context.why("sums", &2u64)?;
+    /// let [touch] = &history.touches[..] else { panic!("{history:?}") };
+    /// let CausePlace::Block { records, .. } = &touch.causes[0].place else { panic!("{touch:?}") };
+    /// assert_eq!(records[..], [1..2, 2..3]);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`plan`](StreamingContext::plan), and [`ErrorKind::Incompatible`](crate::ErrorKind::Incompatible) with
+    /// that plan where a start from there would be refused;
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) when the job has no such operator, or no retained checkpoint
+    /// has everything after it; what a batch failed with.
+    pub fn why<K: Key>(self, operator: &str, key: &K) -> Result<KeyHistory> {
+        let mut bytes = Vec::new();
+        key.encode_key(&mut bytes);
+        driver::why(&self.components.settings, &self.graph.into_job()?, operator, &bytes)
     }
 
     /// What would have become of the store with this job's code: begins at checkpoint `from` as a start would (0 is the

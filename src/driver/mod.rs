@@ -33,7 +33,8 @@ pub use listener::{
 pub use progress::{Progress, RecoveryReport};
 pub(crate) use question::Asked;
 pub use rehearsal::{AuditReport, Fork, KeyDifference, OperatorDifference, RetainedCheckpoint};
-pub(crate) use rehearsal::{audit, fork, retained_checkpoints};
+pub use rehearsal::{CausePlace, KeyCause, KeyHistory, KeyTouch};
+pub(crate) use rehearsal::{audit, fork, retained_checkpoints, why};
 pub(crate) use start::{Components, start};
 pub(crate) use upgrade::plan as plan_upgrade;
 pub use upgrade::{ChangedSetting, PlannedState, PlannedStream, StreamMatch, UpgradePlan};

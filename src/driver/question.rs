@@ -14,11 +14,14 @@ use crate::checkpoint::matching::StateMatch;
 use crate::dstream::Job;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::question::{
-    Answer, Ask, DamagedCheckpoint, Message, OperatorPlan, Question, Reply, SettingPlan, StartPlan,
-    StreamPlan,
+    Answer, Ask, DamagedCheckpoint, KeyReplay, Message, OperatorPlan, Question, ReplayedCause, ReplayedPlace,
+    ReplayedTouch, Reply, SettingPlan, StartPlan, StreamPlan,
 };
+use crate::format::records::RangeRef;
+use crate::source::SourceRange;
 use crate::store::disk::read_small;
 
+use super::rehearsal::{CausePlace, KeyCause, KeyHistory, KeyTouch, why};
 use super::start::Components;
 use super::upgrade::{PlannedState, PlannedStream, StreamMatch, UpgradePlan, plan};
 
@@ -89,6 +92,9 @@ impl Asked {
 
 fn reply(question: &Question, components: &Components, job: &Job) -> Result<Reply> {
     match question {
+        Question::Why { operator, key } => {
+            why(&components.settings, job, operator, key).map(|history| Reply::Why(replayed(history)))
+        }
         Question::Plan => plan(&components.settings, &job.outline()).map(|plan| Reply::Plan(written(plan))),
     }
 }
@@ -134,6 +140,34 @@ fn written(plan: UpgradePlan) -> StartPlan {
             })
             .collect(),
         problems: plan.problems,
+    }
+}
+
+fn replayed(history: KeyHistory) -> KeyReplay {
+    let cause = |cause: KeyCause| {
+        let place = match cause.place {
+            CausePlace::Block { block, records, more } => {
+                let records = records.into_iter().map(|records| (records.start, records.end)).collect();
+                ReplayedPlace::Block { block: block.0, records, more }
+            }
+            CausePlace::Range(SourceRange { partition, start, end, size, stamp }) => {
+                ReplayedPlace::Range(RangeRef { partition, start, end, size, stamp })
+            }
+        };
+        ReplayedCause { stream: cause.stream, place }
+    };
+    let touch = |touch: KeyTouch| ReplayedTouch {
+        batch: touch.batch.0,
+        time_ms: touch.time.0,
+        before: touch.before,
+        after: touch.after,
+        causes: touch.causes.into_iter().map(cause).collect(),
+    };
+    KeyReplay {
+        from: history.from.0,
+        batches: history.batches.into_iter().map(|batch| batch.0).collect(),
+        causes_known: history.causes_known,
+        touches: history.touches.into_iter().map(touch).collect(),
     }
 }
 

@@ -35,6 +35,12 @@ pub(crate) trait StatefulNode: Send + Sync {
         Ok(())
     }
 
+    /// The archives of the values that the operator is given for a key in a batch; `None` where its input is not by
+    /// this key. Neither its state nor the batch in progress is touched.
+    fn values_for(&self, _batch: &Batch, _key: &[u8]) -> Result<Option<Vec<Vec<u8>>>> {
+        Ok(None)
+    }
+
     /// A batch time between `last` and `latest`, both exclusive, that this operator must not miss although
     /// nothing was received for it: the end of a window that has records.
     fn due_between(&self, _last: BatchTime, _latest: BatchTime) -> Option<BatchTime> {

@@ -9,6 +9,7 @@ mod outputs;
 mod shared;
 mod state_spec;
 mod state_view;
+mod touching;
 mod upgrades;
 mod windows;
 
@@ -26,6 +27,7 @@ pub(crate) use state_spec::InitialState;
 pub use state_spec::{StateSpec, Visit};
 pub use state_view::StateView;
 pub(crate) use state_view::{Boundary, stored_value};
+pub(crate) use touching::inputs_without_state;
 pub(crate) use upgrades::Upgrades;
 pub use windows::Remembered;
 

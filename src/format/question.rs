@@ -13,6 +13,7 @@ use rkyv::util::AlignedVec;
 use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::records::RangeRef;
 
 const MAGIC: [u8; 4] = *b"MLPQ";
 
@@ -41,6 +42,8 @@ pub(crate) struct Ask {
 pub(crate) enum Question {
     /// What would a start do?
     Plan,
+    /// What touched a key, by computing the retained batches again?
+    Why { operator: String, key: Vec<u8> },
 }
 
 /// What a job says.
@@ -55,6 +58,7 @@ pub(crate) struct Answer {
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub(crate) enum Reply {
     Plan(StartPlan),
+    Why(KeyReplay),
     /// A start would be refused, and there is nothing more to say.
     Refused(String),
     /// The job is on the store of this path.
@@ -141,6 +145,42 @@ pub struct SettingPlan {
     pub before: String,
     /// Its value now.
     pub now: String,
+}
+
+/// What touched a key.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub(crate) struct KeyReplay {
+    /// The checkpoint that was begun at, 0 for the beginning of the store.
+    pub(crate) from: u64,
+    pub(crate) batches: Vec<u64>,
+    pub(crate) causes_known: bool,
+    pub(crate) touches: Vec<ReplayedTouch>,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub(crate) struct ReplayedTouch {
+    pub(crate) batch: u64,
+    pub(crate) time_ms: u64,
+    pub(crate) before: Option<Vec<u8>>,
+    pub(crate) after: Option<Vec<u8>>,
+    pub(crate) causes: Vec<ReplayedCause>,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub(crate) struct ReplayedCause {
+    pub(crate) stream: String,
+    pub(crate) place: ReplayedPlace,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub(crate) enum ReplayedPlace {
+    /// The records from the first up to the second, counted from 0.
+    Block {
+        block: u64,
+        records: Vec<(u64, u64)>,
+        more: bool,
+    },
+    Range(RangeRef),
 }
 
 impl Message {

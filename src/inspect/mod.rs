@@ -22,7 +22,7 @@
 //! | `growth DIR` | [`GrowthReport`] | the catalog and every retained checkpoint |
 //! | `state DIR OPERATOR [--key K] [--prefix P] [--limit N] [--at ID]` | [`StateReport`] | the checkpoint; a damaged one is an error |
 //! | `diff DIR A B [--operator NAME] [--limit N]` | [`DiffReport`] | both checkpoints; a damaged one is an error |
-//! | `why DIR OPERATOR KEY [--limit N]` | [`WhyReport`] | the catalog, every retained checkpoint, and needed blocks that were read |
+//! | `why DIR OPERATOR KEY [--limit N] [-- JOB ARGS]` | [`WhyReport`] | the catalog, every retained checkpoint, and needed blocks that were read |
 //! | `copy DIR TO [--checkpoint ID]` | [`CopyReport`] | the copy; a damaged one is removed, and an error |
 //! | `plan DIR [--timeout S] -- JOB ARGS` | [`PlanReport`] | whether the job would start |
 //!
@@ -74,6 +74,7 @@ mod verify;
 mod view;
 mod why;
 mod why_input;
+mod why_replay;
 
 pub use crate::format::question::{DamagedCheckpoint, OperatorPlan, SettingPlan, StartPlan, StreamPlan};
 pub use ask::JobCommand;
@@ -99,3 +100,4 @@ pub use summary::inspect;
 pub use verify::verify;
 pub use why::{EntryPlace, KeyAtCheckpoint, KeyChange, WhyChange, WhyReport, why};
 pub use why_input::{MentionReport, WhyBatch, WhyBlock, WhyInput};
+pub use why_replay::{CauseReport, KeyReplayReport, RecordsReport, TouchReport};

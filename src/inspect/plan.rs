@@ -44,8 +44,8 @@ pub fn plan(dir: &Path, command: &JobCommand) -> Result<PlanReport> {
     let (refused, plan) = match answer.reply {
         Reply::Plan(plan) => (None, Some(plan)),
         Reply::Refused(why) => (Some(why), None),
-        Reply::Elsewhere(_) => {
-            return Err(Error::new(ErrorKind::InvalidConfig, "the job answered for another store"));
+        Reply::Elsewhere(_) | Reply::Why(_) => {
+            return Err(Error::new(ErrorKind::InvalidConfig, "the job answered another question"));
         }
     };
     Ok(PlanReport {

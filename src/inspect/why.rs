@@ -8,7 +8,9 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::question::{KeyReplay, Question, Reply};
 use crate::format::records::{CheckpointRecord, OperatorRef, PlanRecord};
+use crate::inspect::ask::JobCommand;
 use crate::inspect::entries::find_operator;
 use crate::inspect::key_text::{KeyShape, parse_key};
 use crate::inspect::open::{ReadStore, open};
@@ -17,6 +19,7 @@ use crate::inspect::settle::settled;
 use crate::inspect::state::Segments;
 use crate::inspect::view::{View, hex, no_such};
 use crate::inspect::why_input::{InputReader, WhyBatch};
+use crate::inspect::why_replay::{KeyReplayReport, replay_report};
 use crate::record::{group_of, hash_of};
 
 /// What touched a key.
@@ -42,6 +45,8 @@ pub struct WhyReport {
     pub checkpoints: Vec<KeyAtCheckpoint>,
     /// When it was written, oldest first; last the batches that no checkpoint has yet, which may have written it.
     pub changes: Vec<KeyChange>,
+    /// What the job's code says; `null` when it was not asked.
+    pub replayed: Option<KeyReplayReport>,
     /// Whether the catalog and the retained checkpoints are sound, and every block that a restart may need.
     pub sound: bool,
     /// What was found, damage first.
@@ -114,29 +119,68 @@ pub enum WhyChange {
 
 /// Tells what the store in `dir` knows about `key` in the state of `operator`: its value in each retained checkpoint,
 /// the batches in which it was written, what they read, and up to `limit` records of each block that mention it, which
-/// is a guess.
+/// is a guess. With the binary of the job, which computes the retained batches again beside the store, it also tells which
+/// batches, blocks, ranges and records had a part in it, as [`StreamingContext::why`](crate::StreamingContext::why) does.
 ///
 /// # Errors
 /// As [`inspect`](crate::inspect::inspect); [`ErrorKind::InvalidConfig`] when no retained checkpoint has the operator
-/// or an entry of the key, or the key is none of its type; [`ErrorKind::Corrupt`] when no retained checkpoint is sound.
-pub fn why(dir: &Path, operator: &str, key: &str, limit: usize) -> Result<WhyReport> {
+/// or an entry of the key and the job was not asked, the key is none of its type, or the job cannot be asked or cannot
+/// compute the batches again; [`ErrorKind::Corrupt`] when no retained checkpoint is sound.
+pub fn why(
+    dir: &Path,
+    operator: &str,
+    key: &str,
+    limit: usize,
+    job: Option<&JobCommand>,
+) -> Result<WhyReport> {
     let store = open(dir)?;
-    settled(&store.paths, || tell(&store, dir, operator, key, limit), |report| &report.findings)
+    let replay = job.map(|job| ask(&store, dir, operator, key, job)).transpose()?;
+    let tell = || tell(&store, dir, operator, key, limit, replay.as_ref());
+    settled(&store.paths, tell, |report| &report.findings)
 }
 
-fn tell(store: &ReadStore, dir: &Path, operator: &str, key: &str, limit: usize) -> Result<WhyReport> {
+/// What the job's code says about the key.
+fn ask(store: &ReadStore, dir: &Path, operator: &str, key: &str, job: &JobCommand) -> Result<KeyReplay> {
+    let typed = || {
+        let sound = sound_checkpoints(&mut View::read(store)?)?;
+        let typed = newest_operator(&sound, operator)?;
+        Ok((parse_key(&typed.key_type, key)?, Vec::new()))
+    };
+    let (key, _): (_, Vec<Finding>) = settled(&store.paths, typed, |(_, findings)| findings)?;
+    match job.ask(dir, Question::Why { operator: operator.to_owned(), key })?.reply {
+        Reply::Why(replay) => Ok(replay),
+        Reply::Refused(why) => {
+            let why = why.lines().next().unwrap_or_default();
+            Err(no_such(format!("the job cannot compute the retained batches again: {why}")))
+        }
+        Reply::Plan(_) | Reply::Elsewhere(_) => Err(no_such("the job answered another question".to_owned())),
+    }
+}
+
+fn tell(
+    store: &ReadStore,
+    dir: &Path,
+    operator: &str,
+    key: &str,
+    limit: usize,
+    replay: Option<&KeyReplay>,
+) -> Result<WhyReport> {
     let mut view = View::read(store)?;
     let sound = sound_checkpoints(&mut view)?;
     let typed = newest_operator(&sound, operator)?.clone();
     let bytes = parse_key(&typed.key_type, key)?;
     let checkpoints: Vec<KeyAtCheckpoint> =
         sound.iter().map(|record| key_at(&view.segments, record, operator, &bytes)).collect::<Result<_>>()?;
-    if checkpoints.iter().all(|found| found.entry.is_none()) {
+    let is_touched = replay.is_some_and(|replay| !replay.touches.is_empty());
+    if checkpoints.iter().all(|found| found.entry.is_none()) && !is_touched {
         let message = format!("no retained checkpoint has a key `{key}` in `{operator}`, nor a trace of one");
         return Err(no_such(message));
     }
     let (_, mut findings) = view.judged();
     let mut reader = InputReader::new(store, &view, &typed, &bytes, limit);
+    let value_type = sound.iter().rev().find_map(|record| view.segments.value_type(record, &typed));
+    let replayed =
+        replay.map(|replay| replay_report(&mut reader, value_type.as_ref(), replay)).transpose()?;
     let changes = changes(&view, &checkpoints, &mut reader, &mut findings)?;
     Ok(WhyReport {
         schema: SCHEMA,
@@ -149,6 +193,7 @@ fn tell(store: &ReadStore, dir: &Path, operator: &str, key: &str, limit: usize) 
         key_type: typed.key_type,
         checkpoints,
         changes,
+        replayed,
         sound: judge(&mut findings),
         findings,
     })

@@ -125,6 +125,42 @@ impl<'s> InputReader<'s> {
         Ok((!inputs.is_empty()).then_some(WhyBatch { batch: plan.batch, time_ms: plan.time_ms, inputs }))
     }
 
+    /// The first of the records `wanted` of a planned block; nothing of one that was trimmed since.
+    pub(super) fn records(&self, block: u64, wanted: &[(u64, u64)]) -> Result<Vec<MentionReport>> {
+        let inputs = self.view.catalog.history.plans.values().flat_map(|plan| &plan.inputs);
+        let mut places = inputs.flat_map(|input| &input.blocks);
+        let Some(place) = places.find(|place| place.block == block) else { return Ok(Vec::new()) };
+        let frame = match read_found(self.store, self.view, place) {
+            Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::InvalidConfig) => {
+                return Ok(Vec::new());
+            }
+            read => read?,
+        };
+        let (header, bytes) = BlockHeader::parse(&frame[HEADER_BYTES..])?;
+        let (mut at, mut found) = (0, Vec::new());
+        let mut note = |contents: &dyn Fn() -> RecordReport| {
+            let is_wanted = wanted.iter().any(|(start, end)| (*start..*end).contains(&at));
+            at += 1;
+            if is_wanted && found.len() < self.limit {
+                found.push(MentionReport { record: at, contents: contents() });
+            }
+        };
+        match header.encoding {
+            BlockEncoding::Lines => {
+                let text = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+                text.split(|byte| *byte == b'\n').for_each(|line| note(&|| line_report(line)));
+            }
+            BlockEncoding::Records => {
+                let root = record_schema(self.view, &header);
+                for_each_record(bytes, |archive| {
+                    note(&|| archive_report(archive, root.as_ref()));
+                    Ok(())
+                })?;
+            }
+        }
+        Ok(found)
+    }
+
     fn block(&self, batch: u64, place: &BlockRef, findings: &mut Vec<Finding>) -> Result<WhyBlock> {
         let mut found = WhyBlock {
             block: place.block,

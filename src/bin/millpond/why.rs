@@ -2,7 +2,10 @@
 
 use std::fmt::Write;
 
-use millpond::inspect::{KeyAtCheckpoint, KeyChange, WhyBatch, WhyBlock, WhyChange, WhyInput, WhyReport};
+use millpond::inspect::{
+    CauseReport, KeyAtCheckpoint, KeyChange, KeyReplayReport, RecordsReport, WhyBatch, WhyBlock, WhyChange,
+    WhyInput, WhyReport,
+};
 
 use super::block::contents;
 use super::{add, align_right, counted, facts, findings, row, shown, table, utc};
@@ -25,6 +28,9 @@ pub(crate) fn why(report: &WhyReport) -> String {
     align_right(&mut checkpoints, &[0, 1]);
     add(&mut page, &checkpoints);
     report.changes.iter().for_each(|change| change_of(&mut page, change));
+    if let Some(replayed) = &report.replayed {
+        replayed_of(&mut page, replayed);
+    }
     findings(&mut page, &report.findings);
     page
 }
@@ -43,6 +49,70 @@ fn entry_of(found: &KeyAtCheckpoint) -> String {
         (false, true) => "tombstone",
     };
     format!("{part} in {}.segment, by checkpoint {}", entry.segment, entry.written_by)
+}
+
+fn replayed_of(page: &mut String, replayed: &KeyReplayReport) {
+    let from = match replayed.from {
+        0 => "the beginning".to_owned(),
+        from => format!("checkpoint {from}"),
+    };
+    let batches = counted(replayed.batches.len() as u64, "batch", "batches");
+    let touched = counted(replayed.touches.len() as u64, "touches", "touch");
+    let _ = writeln!(page, "\nthe job's code, {batches} computed again from {from}: {touched} the key");
+    if !replayed.causes_known {
+        page.push_str("Their input is not taken apart: it is not by this key, or comes from other state.\n");
+    }
+    let mut causes = table(&["batch", "batch time", "before", "after", "stream", "input", "records"]);
+    let value = |value: &Option<serde_json::Value>, hex: &Option<String>| {
+        let hex = hex.as_ref().map(|hex| format!("0x{hex}"));
+        value.as_ref().map(ToString::to_string).or(hex).map_or("none".to_owned(), |text| shown(&text, 60))
+    };
+    for touch in &replayed.touches {
+        let (before, after) =
+            (value(&touch.before, &touch.before_hex), value(&touch.after, &touch.after_hex));
+        let head = || [touch.batch.to_string(), utc(touch.time_ms), before.clone(), after.clone()];
+        if touch.causes.is_empty() {
+            causes.add_row(head());
+        }
+        for cause in &touch.causes {
+            let tail = [shown(&cause.stream, 40), input_of(cause), records_of(cause)];
+            causes.add_row(head().into_iter().chain(tail));
+        }
+    }
+    align_right(&mut causes, &[0]);
+    if !replayed.touches.is_empty() {
+        add(page, &causes);
+    }
+    let mut records = table(&["block", "record", "has a part in it"]);
+    let first = replayed.touches.iter().flat_map(|touch| &touch.causes);
+    let first = first.flat_map(|cause| cause.first.iter().map(|found| (cause.block.unwrap_or(0), found)));
+    let rows: Vec<[String; 3]> = first
+        .map(|(block, found)| [block.to_string(), found.record.to_string(), contents(&found.contents)])
+        .collect();
+    if !rows.is_empty() {
+        records.add_rows(rows);
+        align_right(&mut records, &[0, 1]);
+        add(page, &records);
+    }
+}
+
+fn input_of(cause: &CauseReport) -> String {
+    match (&cause.block, &cause.range) {
+        (Some(block), _) => format!("block {block}"),
+        (None, Some(range)) => {
+            format!("{} from {} to {}", shown(&range.partition, 60), range.start, range.end)
+        }
+        (None, None) => String::new(),
+    }
+}
+
+fn records_of(cause: &CauseReport) -> String {
+    let run = |records: &RecordsReport| match records.first == records.last {
+        true => records.first.to_string(),
+        false => format!("{} to {} together", records.first, records.last),
+    };
+    let runs: Vec<String> = cause.records.iter().map(run).collect();
+    format!("{}{}", runs.join(", "), if cause.more { ", ..." } else { "" })
 }
 
 fn change_of(page: &mut String, change: &KeyChange) {

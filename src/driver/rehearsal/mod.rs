@@ -7,11 +7,14 @@
 
 mod compare;
 mod reports;
+mod why;
 
 use std::sync::Arc;
 
 pub use compare::{KeyDifference, OperatorDifference};
 pub use reports::{AuditReport, Fork, RetainedCheckpoint};
+pub(crate) use why::why;
+pub use why::{CausePlace, KeyCause, KeyHistory, KeyTouch};
 
 use crate::batch::Batch;
 use crate::checkpoint::between::{Between, read_between, retained};

@@ -8,6 +8,7 @@ use crate::config::KEY_GROUPS;
 use crate::dstream::keyed::snapshots::{Snapshots, snapshot};
 use crate::dstream::keyed::timers::GroupTimers;
 use crate::dstream::keyed::{BatchClock, KeyVisit, KeyedOperator, Timer, WatermarkCell, row};
+use crate::dstream::touching::values_for;
 use crate::dstream::{DStream, InitialState, StatefulNode, Upgrades};
 use crate::error::{Error, ErrorKind, Result};
 use crate::rdd::shuffle::{Grouped, KeyedNode as KeyedInput, decode_key, groups_of_partition};
@@ -258,6 +259,10 @@ impl<K: Key, V: Data, S: Data, O: Record, L: KeyedOperator<K, V, S, O>> Stateful
 {
     fn state(&self) -> &Arc<OperatorState> {
         &self.state
+    }
+
+    fn values_for(&self, batch: &Batch, key: &[u8]) -> Result<Option<Vec<Vec<u8>>>> {
+        values_for(&self.parent, batch, key).map(Some)
     }
 
     fn advance(&self, batch: &Batch) -> Result<()> {

@@ -5,6 +5,7 @@ use crate::batch::Batch;
 use crate::dstream::batch_rows::{BatchRows, RowsSlot};
 use crate::dstream::keyed::{KeyVisit, KeyedOperator, KeyedSetup};
 use crate::dstream::state_spec::in_ms;
+use crate::dstream::touching::values_for;
 use crate::dstream::{DStream, InitialState, StateSpec, StatefulNode, Visit};
 use crate::error::Result;
 use crate::rdd::shuffle::{Grouped, KeyedNode, decode_key, groups_of_partition};
@@ -178,6 +179,10 @@ where
 {
     fn state(&self) -> &Arc<OperatorState> {
         &self.state
+    }
+
+    fn values_for(&self, batch: &Batch, key: &[u8]) -> Result<Option<Vec<Vec<u8>>>> {
+        values_for(&self.parent, batch, key).map(Some)
     }
 
     fn initialize(&self) -> Result<()> {
