@@ -65,11 +65,8 @@ impl History {
 /// each time it is replayed must not leave an epoch for every try. The first epoch of a store always counts.
 pub(crate) fn idle_from(epochs: &[EpochContents]) -> usize {
     let counts = |epoch: &EpochContents| {
-        let only_starts = |(_, record): &(u64, CatalogRecord)| {
-            matches!(record, CatalogRecord::Epoch(_) | CatalogRecord::Job(_) | CatalogRecord::Run(_))
-        };
         let is_first = epoch.records.first().is_none_or(|(seq, _)| *seq == 1);
-        is_first || !epoch.damage.is_empty() || !epoch.records.iter().all(only_starts)
+        is_first || !epoch.damage.is_empty() || !epoch.holds_only_starts()
     };
     epochs.iter().rposition(counts).map_or(0, |last| last + 1)
 }
@@ -356,7 +353,8 @@ mod tests {
         });
         let records: Vec<_> = (first..).zip(std::iter::once(start).chain(records)).collect();
         let witness = records.last().map(|(seq, _)| *seq);
-        EpochContents { epoch: EpochId(epoch), witness, records, damage: vec![], unfinished: false }
+        let (epoch, damage) = (EpochId(epoch), vec![]);
+        EpochContents { epoch, witness, records, damage, without_witness: None, unfinished: false }
     }
 
     fn replayed(recovery: &Recovery) -> Vec<u64> {

@@ -9,7 +9,7 @@ use crate::exec::Executor;
 use crate::format::records::{CheckpointRecord, SegmentRef};
 use crate::id::{CheckpointId, EpochId, SegmentId};
 use crate::store::StorePaths;
-use crate::store::catalog::{list_epochs, read_epoch};
+use crate::store::catalog::{list_epochs, note_missing_witnesses, read_epoch};
 use crate::store::log_scan::{LogContents, scan_log};
 use crate::store::pins::Pins;
 use crate::store::segments::{Segment, list_segments};
@@ -110,6 +110,7 @@ pub(crate) fn read_history(paths: &StorePaths, store: [u8; 16]) -> Result<Catalo
     let contents = epochs.iter().map(|epoch| read_epoch(paths, store, *epoch)).collect::<Result<Vec<_>>>()?;
     let (_unfinished, mut finished): (Vec<_>, Vec<_>) =
         contents.into_iter().partition(|contents| contents.unfinished);
+    note_missing_witnesses(&mut finished);
     let idle = finished.split_off(protocol::idle_from(&finished));
     let idle = idle.into_iter().map(|contents| contents.epoch).collect();
     Ok(Catalogued {

@@ -8,7 +8,7 @@ use crate::inspect::open::{ReadStore, relative};
 use crate::inspect::pins::{Pinned, read_pins};
 use crate::inspect::report::{CheckpointReport, Finding, RunReport};
 use crate::inspect::state::Committed;
-use crate::store::catalog::{EpochContents, list_epochs, read_epoch};
+use crate::store::catalog::{EpochContents, list_epochs, note_missing_witnesses, read_epoch};
 use crate::store::numbered_entries;
 use crate::store::segments::list_segments;
 
@@ -34,8 +34,9 @@ pub(super) fn read_catalog(store: &ReadStore) -> Result<Catalog> {
         contents.map_err(|error| error.within(store.paths.epochs().display()))
     };
     let contents = epochs.iter().map(read).collect::<Result<Vec<_>>>()?;
-    let (unfinished, finished): (Vec<_>, Vec<_>) =
+    let (unfinished, mut finished): (Vec<_>, Vec<_>) =
         contents.into_iter().partition(|contents| contents.unfinished);
+    note_missing_witnesses(&mut finished);
     let mut findings: Vec<Finding> = finished.iter().filter_map(|epoch| damage_of(store, epoch)).collect();
     findings.extend(gaps(store, &finished));
     findings.extend(unfinished.iter().map(|contents| {

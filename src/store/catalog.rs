@@ -120,7 +120,7 @@ impl Catalog {
     pub(crate) fn rotate(&mut self) -> Result<()> {
         let next = self.epoch.id.next();
         // A directory that an earlier, failed attempt left behind holds nothing that was committed.
-        self.disk.remove_dir_all(&epoch_dir(&self.paths, next))?;
+        remove_epoch(&self.disk, &self.paths, next)?;
         let begun = OpenEpoch::create(&self.disk, &self.paths, next)?;
         let (before, next_seq) = (std::mem::replace(&mut self.epoch, begun), self.next_seq);
         let committed = self.commit_first_records(self.next_seq - 1);
@@ -276,11 +276,21 @@ pub(crate) struct EpochContents {
     pub(crate) records: Vec<(u64, CatalogRecord)>,
     /// What is wrong with it, one line each.
     pub(crate) damage: Vec<String>,
+    /// What to say of its witness if that is not there and missed.
+    pub(crate) without_witness: Option<String>,
     /// Its creation was interrupted before anything but its first record was committed to it.
     pub(crate) unfinished: bool,
 }
 
 impl EpochContents {
+    /// Whether nothing but starts was recorded in it.
+    pub(crate) fn holds_only_starts(&self) -> bool {
+        let is_start = |record: &CatalogRecord| {
+            matches!(record, CatalogRecord::Epoch(_) | CatalogRecord::Job(_) | CatalogRecord::Run(_))
+        };
+        self.records.iter().all(|(_, record)| is_start(record))
+    }
+
     pub(crate) fn last_seq(&self) -> Option<u64> {
         self.records.last().map(|(seq, _)| *seq)
     }
@@ -294,12 +304,15 @@ pub(crate) fn list_epochs(paths: &StorePaths) -> Result<Vec<EpochId>> {
 /// Removes a whole epoch that nothing needs.
 pub(crate) fn remove_epoch(disk: &Disk, paths: &StorePaths, epoch: EpochId) -> Result<()> {
     let dir = epoch_dir(paths, epoch);
-    if dir.exists() {
-        // First, and durably: a witness that outlives its database would tell of records that are lost.
-        disk.remove_file(&dir.join("witness"))?;
-        disk.sync_dir(&dir)?;
+    if !dir.exists() {
+        return Ok(());
     }
-    disk.remove_dir_all(&dir)
+    // First, and durably: a witness that outlives its database would tell of records that are lost.
+    disk.remove_file(&dir.join("witness"))?;
+    disk.sync_dir(&dir)?;
+    disk.remove_dir_all(&dir)?;
+    // The next one goes only when this one surely has: no gap in the history.
+    disk.sync_dir(&paths.epochs())
 }
 
 /// Makes durable what is in an epoch of an earlier run.
@@ -320,8 +333,9 @@ pub(crate) fn witness_bytes(paths: &StorePaths, epoch: EpochId) -> Option<Vec<u8
 /// reading is refused.
 pub(crate) fn read_epoch(paths: &StorePaths, store: [u8; 16], epoch: EpochId) -> Result<EpochContents> {
     let dir = epoch_dir(paths, epoch);
+    let (records, damage) = (Vec::new(), Vec::new());
     let mut contents =
-        EpochContents { epoch, witness: None, records: Vec::new(), damage: Vec::new(), unfinished: false };
+        EpochContents { epoch, witness: None, records, damage, without_witness: None, unfinished: false };
     let witness = read_witness(&dir.join("witness"));
     let has_witness = !matches!(witness, Ok(None));
     match witness {
@@ -350,7 +364,7 @@ pub(crate) fn read_epoch(paths: &StorePaths, store: [u8; 16], epoch: EpochId) ->
         contents.damage.push(damage);
     }
     if !has_witness {
-        contents.damage.push(format!("{}: the witness is missing", dir.display()));
+        contents.without_witness = Some(format!("{}: the witness is missing", dir.display()));
     }
     Ok(contents)
 }
@@ -371,6 +385,24 @@ pub(crate) fn salvage_epoch(
         CatalogRecord::from_frame(frame).ok()
     };
     Ok(starts.filter_map(frame_at).collect())
+}
+
+/// Notes as damage where a witness is missing, in epochs that were finished, oldest first. One that the next epoch
+/// stands in for, by what it continues after, is not missed, nor is that of the newest if it holds only starts:
+/// removing an epoch begins with its witness.
+pub(crate) fn note_missing_witnesses(epochs: &mut [EpochContents]) {
+    for at in 0..epochs.len() {
+        let next = epochs.get(at + 1).and_then(|next| match next.records.first() {
+            Some((_, CatalogRecord::Epoch(first))) => Some(first.continues_after),
+            _ => None,
+        });
+        let epoch = &mut epochs[at];
+        let missed = match next {
+            Some(reaches) => epoch.last_seq().is_none_or(|last| last < reaches),
+            None => !epoch.holds_only_starts(),
+        };
+        epoch.damage.extend(epoch.without_witness.take().filter(|_| missed));
+    }
 }
 
 fn read_witness(path: &Path) -> Result<Option<u64>> {
@@ -595,6 +627,40 @@ mod tests {
         let contents = read_epoch(&paths, [7; 16], EpochId(1)).unwrap();
         assert!(batches(&contents).len() < 20);
         assert!(!contents.damage.is_empty());
+    }
+
+    #[test]
+    fn a_missing_witness_is_damage_only_where_no_newer_epoch_stands_in_for_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = StorePaths::new(dir.path());
+        let mut catalog = begin(&paths);
+        catalog.append(&done(1)).unwrap();
+        catalog.rotate().unwrap();
+        catalog.append(&done(2)).unwrap();
+        let epochs = [EpochId(1), EpochId(2)];
+        epochs.iter().for_each(|epoch| {
+            std::fs::remove_file(epoch_dir(&paths, *epoch).join("witness")).unwrap();
+        });
+        let mut contents = epochs.map(|epoch| read_epoch(&paths, [7; 16], epoch).unwrap());
+        note_missing_witnesses(&mut contents);
+        assert_eq!(contents.each_ref().map(|contents| contents.damage.len()), [0, 1]);
+        // The first epoch has lost its last record, which the second one continues after.
+        contents[0].records.pop();
+        contents[0].without_witness = Some("missing".into());
+        note_missing_witnesses(&mut contents);
+        assert_eq!(contents[0].damage.len(), 1);
+    }
+
+    #[test]
+    fn a_database_is_never_removed_before_its_witness() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = StorePaths::new(dir.path());
+        drop(begin(&paths));
+        // Steps: the witness is removed, its directory synced, and then the rest, which does not happen.
+        let disk = Disk::with_faults(Some(crate::store::FaultPlan::crash_at(3)));
+        remove_epoch(&disk, &paths, EpochId(1)).unwrap_err();
+        assert!(!epoch_dir(&paths, EpochId(1)).join("witness").exists());
+        assert!(epoch_dir(&paths, EpochId(1)).join("db").exists());
     }
 
     #[test]

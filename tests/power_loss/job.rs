@@ -356,8 +356,7 @@ fn judge_report(report: &RecoveryReport, promised: &Promises) -> Result<String, 
     if checkpoint < promised.checkpoint {
         return Err(format!("the checkpoint of batch {} is lost: it is {checkpoint}'s", promised.checkpoint));
     }
-    let witness_missing = |damage: &String| damage.ends_with("the witness is missing");
-    if let Some(damage) = report.damage.iter().find(|damage| !witness_missing(damage)) {
+    if let Some(damage) = report.damage.first() {
         return Err(format!("reported as damage: {damage}"));
     }
     Ok(match (report.fresh, report.checkpoint, report.replayed.len(), report.emitted.len()) {
