@@ -33,6 +33,9 @@ pub fn seed() -> u64 {
     }
 }
 
+/// Whether a sync does nothing, by its role and number.
+pub type Ignores = dyn Fn(&str, usize) -> bool + Send + Sync;
+
 /// A recording, the disk that it began on, and what had been told before it.
 pub struct Scene<'a> {
     recording: &'a Recording,
@@ -40,7 +43,7 @@ pub struct Scene<'a> {
     told: Vec<Told>,
     rules: Rules,
     /// Syncs, by role and number, that do nothing.
-    pub ignores: Box<dyn Fn(&str, usize) -> bool + Send + Sync>,
+    pub ignores: Box<Ignores>,
 }
 
 impl<'a> Scene<'a> {
@@ -87,9 +90,20 @@ impl<'a> Exploration<'a> {
     /// Tries at most `limit` states, or as many as the environment asks for.
     pub fn bounded(scene: &'a Scene<'a>, limit: usize) -> Self {
         let limit = asked().unwrap_or(limit);
-        let choices =
-            Choices { pairs: limit == usize::MAX, random: if limit > 2_000 { 8 } else { 2 }, seed: seed() };
+        let choices = Choices {
+            only_all_lost: false,
+            pairs: limit == usize::MAX,
+            random: if limit > 2_000 { 8 } else { 2 },
+            seed: seed(),
+        };
         Exploration { scene, limit, choices, until_broken: false }
+    }
+
+    /// Tries the states in which all that was not synced is lost.
+    pub fn of_all_lost(scene: &'a Scene<'a>) -> Self {
+        let mut exploration = Exploration::bounded(scene, usize::MAX);
+        exploration.choices.only_all_lost = true;
+        exploration
     }
 
     /// Ends with the first broken state.

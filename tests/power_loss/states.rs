@@ -46,15 +46,13 @@ impl Recording {
         path.strip_prefix(&self.root).ok().map(Path::to_owned)
     }
 
-    /// The roles of all syncs: what was synced, with `N` for numbers, and how often.
-    pub fn syncs(&self) -> BTreeMap<String, usize> {
-        let mut roles = BTreeMap::new();
-        for call in self.calls.iter().filter(|call| is_sync(call) && call.result.is_some()) {
-            if let Some(path) = self.inside(&call.descriptor(0).unwrap()) {
-                *roles.entry(role(&path)).or_default() += 1;
-            }
-        }
-        roles
+    /// The roles of all syncs, in the order in which they returned: what was synced, with `N` for numbers.
+    pub fn syncs(&self) -> Vec<String> {
+        let mut synced: Vec<&Call> =
+            self.calls.iter().filter(|call| is_sync(call) && call.result.is_some()).collect();
+        synced.sort_by_key(|call| call.ended);
+        let path = |call: &Call| self.inside(&call.descriptor(0).unwrap());
+        synced.into_iter().filter_map(path).map(|path| role(&path)).collect()
     }
 
     /// Plays the run on `disk` and calls `at` at every moment. Syncs that `ignores` names, by role and number from 0
@@ -220,6 +218,8 @@ fn role(path: &Path) -> String {
 
 /// The choices of what a power cut leaves.
 pub struct Choices {
+    /// That nothing is left, and no other.
+    pub only_all_lost: bool,
     /// Whether to leave out each pair of changes too.
     pub pairs: bool,
     /// So many random ones per moment.
@@ -233,6 +233,9 @@ impl Choices {
         let disk = moment.disk;
         let all = vec![Kept::Whole; disk.pending.len()];
         let none = vec![Kept::Nothing; disk.pending.len()];
+        if self.only_all_lost {
+            return vec![none];
+        }
         let with = |base: &[Kept], at: usize, kept: Kept| {
             let mut choice = base.to_vec();
             choice[at] = kept;
