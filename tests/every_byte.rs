@@ -32,6 +32,9 @@ const HUNG: Duration = Duration::from_secs(60);
 /// So many of all cases run when nobody asks for another number.
 const USUAL: usize = 1_600;
 
+/// A long run says how far it is after so many cases.
+const SHOWN_EVERY: usize = 5_000;
+
 /// Two runs: two epochs, two checkpoints with a segment each, two extents, plans after the newest checkpoint and a
 /// block that no batch has. Small, so that every bit can be tried.
 fn sound_store() -> (Files, Promises) {
@@ -167,7 +170,12 @@ fn whatever_bit_is_flipped_or_file_is_cut_the_start_is_sound_or_says_what_is_wro
             let (wrong, busy, panics) = (&wrong, &busy, &panics);
             scope.spawn(move || {
                 let dir = tempfile::tempdir().unwrap();
-                while let Some(case) = cases.get(next.fetch_add(1, Ordering::SeqCst)) {
+                loop {
+                    let at = next.fetch_add(1, Ordering::SeqCst);
+                    let Some(case) = cases.get(at) else { break };
+                    if at > 0 && at.is_multiple_of(SHOWN_EVERY) {
+                        eprintln!("{at} of {} cases", cases.len());
+                    }
                     let path = &files[case.0].0;
                     let shown = format!("{path}: {:?}", case.1);
                     busy.lock().unwrap().insert(worker, (Instant::now(), shown.clone()));
@@ -185,7 +193,10 @@ fn whatever_bit_is_flipped_or_file_is_cut_the_start_is_sound_or_says_what_is_wro
                             let row = (format!("{} {what}", kind_of(path)), format!("{outcome:?}"));
                             *outcomes.lock().unwrap().entry(row).or_default() += 1;
                         }
-                        Err(problem) => wrong.lock().unwrap().push(format!("{shown}: {problem}")),
+                        Err(problem) => {
+                            eprintln!("{shown}: {problem}");
+                            wrong.lock().unwrap().push(format!("{shown}: {problem}"));
+                        }
                     }
                 }
                 busy.lock().unwrap().remove(&worker);

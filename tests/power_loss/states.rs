@@ -320,8 +320,8 @@ impl Random {
         let keeps = self.next() % 5;
         let mut one = |pending: &Pending| match self.next() % 4 {
             part if part >= keeps => Kept::Nothing,
-            _ if disk.sectors(pending) > 1 && self.next() % 3 == 0 => Kept::Sectors(self.next()),
-            _ if disk.extends(pending) && self.next() % 8 == 0 => Kept::LengthOnly,
+            _ if disk.sectors(pending) > 1 && self.next().is_multiple_of(3) => Kept::Sectors(self.next()),
+            _ if disk.extends(pending) && self.next().is_multiple_of(8) => Kept::LengthOnly,
             _ => Kept::Whole,
         };
         disk.pending.iter().map(&mut one).collect()
