@@ -364,6 +364,19 @@ mod tests {
     }
 
     #[test]
+    fn a_witness_of_which_a_power_cut_left_only_the_length_is_as_if_it_were_not_there() {
+        let (_dir, paths) = store();
+        let (mut writer, _) = start(&paths);
+        append(&mut writer, "kept");
+        writer.sync().unwrap();
+        for left in [vec![], vec![0; 32]] {
+            std::fs::write(witness_path(&paths), left).unwrap();
+            let contents = scan_log(&paths, STORE, 1).unwrap();
+            assert_eq!((contents.blocks.len(), contents.damage.len(), contents.notes.len()), (1, 0, 0));
+        }
+    }
+
+    #[test]
     fn a_flipped_bit_in_a_sealed_extent_is_damage() {
         let (_dir, paths) = store();
         let (mut writer, _) = start(&paths);
