@@ -93,8 +93,9 @@ pub(crate) use open::{ReadStore, open};
 pub use pins::checkpoint_number;
 pub use plan::{PlanReport, plan};
 pub use report::{
-    CheckpointReport, CheckpointsReport, DiskReport, Finding, LostBatches, OperatorReport, PendingReport,
-    PositionsReport, RestartReport, RunReport, SCHEMA, Severity, StoreReport, VerifyReport, WalkedBack,
+    AgeReport, CheckpointReport, CheckpointsReport, DeepReport, DiskReport, Finding, LostBatches,
+    OperatorReport, PendingReport, PositionsReport, PredictedRestart, RestartReport, RunReport, SCHEMA,
+    Severity, StoreReport, VerifyReport, WalkedBack,
 };
 pub use summary::inspect;
 pub use verify::verify;

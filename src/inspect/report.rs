@@ -65,8 +65,15 @@ pub struct StoreReport {
     pub last_planned_batch: Option<u64>,
     /// The newest start of the job, `null` before the first.
     pub run: Option<RunReport>,
+    /// Whether a job runs on the store, by who holds its lock; `null` where the system does not tell, or not
+    /// for sure. Jobs of other machines and containers are not seen.
+    pub running: Option<bool>,
+    /// How old what is shown is.
+    pub age: AgeReport,
     /// What a restart would do.
     pub restart: RestartReport,
+    /// How long that would take; `null` when a restart would refuse to start.
+    pub predicted_restart: Option<PredictedRestart>,
     /// Received blocks that are in no batch yet.
     pub pending: PendingReport,
     /// The stateful operators of the checkpoint a restart would choose.
@@ -79,6 +86,37 @@ pub struct StoreReport {
     pub sound: bool,
     /// What was found, damage first.
     pub findings: Vec<Finding>,
+}
+
+/// How old what a store holds is: times of the job's clock against this machine's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct AgeReport {
+    /// This machine's time.
+    pub now_ms: u64,
+    /// The age of the batch of the newest checkpoint, sound or not; `null` without one. 0 for what is ahead.
+    pub newest_checkpoint_ms: Option<u64>,
+    /// The age of the newest start or planned batch in the catalog; `null` without one. 0 for what is ahead.
+    pub newest_record_ms: Option<u64>,
+}
+
+/// An estimate of how long the next start takes until it goes on with new batches: it reads and checks the
+/// state and the log, which takes as long as it took to make this report, and computes the batches to replay,
+/// which takes as long as is recorded of each. A batch that was not done counts as the mean of those that
+/// were. Starting the program, its sources and its sinks is not in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct PredictedRestart {
+    /// All of it.
+    pub estimated_us: u64,
+    /// State that is read and checked.
+    pub state_bytes: u64,
+    /// How long it took to read it, and the log, for this report.
+    pub reading_us: u64,
+    /// Batches that are computed again.
+    pub replayed_batches: u64,
+    /// How long they took.
+    pub replay_us: u64,
+    /// How many of them have no recorded time and are counted as the mean of all that have.
+    pub replayed_unmeasured: u64,
 }
 
 /// One start of a job.
@@ -256,10 +294,29 @@ pub struct VerifyReport {
     pub planned_blocks: u64,
     /// What a restart would do; `null` when the store's identity is damaged.
     pub restart: Option<RestartReport>,
+    /// What was checked beyond bytes; `null` unless it was asked for.
+    pub deep: Option<DeepReport>,
     /// Whether no finding is damage.
     pub sound: bool,
     /// What was found, damage first.
     pub findings: Vec<Finding>,
+}
+
+/// How much was checked beyond what checksums tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct DeepReport {
+    /// Key groups of the checkpoints that were put together, those that checkpoints share counted once.
+    pub groups: u64,
+    /// Entries in them, removed and hidden ones included.
+    pub entries: u64,
+    /// Keys and values of these that were decoded by their types.
+    pub decoded: u64,
+    /// Keys and values whose types cannot be known without the job.
+    pub undecoded: u64,
+    /// Batches whose plans were checked against each other.
+    pub batches: u64,
+    /// How often an invariant was found violated; a finding speaks of the first of a kind in one place.
+    pub violations: u64,
 }
 
 /// Puts damage first and says whether there is none.

@@ -1,18 +1,22 @@
 //! What a restart would find: the summary of a store.
 
 use std::path::Path;
+use std::time::Duration;
 
-use crate::checkpoint::protocol::{Recovery, choose};
+use crate::checkpoint::protocol::{History, Recovery, choose};
 use crate::error::{ErrorKind, Result};
 use crate::inspect::catalog::{Catalog, describe, read_catalog};
 use crate::inspect::log::read_log;
 use crate::inspect::open::{ReadStore, open, relative};
 use crate::inspect::pins::quarantined;
 use crate::inspect::report::{
-    DiskReport, Finding, LostBatches, RestartReport, SCHEMA, StoreReport, WalkedBack, judge,
+    AgeReport, DiskReport, Finding, LostBatches, PredictedRestart, RestartReport, SCHEMA, StoreReport,
+    WalkedBack, judge,
 };
 use crate::inspect::settle::settled;
 use crate::inspect::state::Segments;
+use crate::store::running::is_running;
+use crate::time::{Clock, Stopwatch, SystemClock};
 
 /// Summarises the store in `dir`: the job, what a restart would do, what the store holds and takes.
 ///
@@ -27,12 +31,14 @@ pub fn inspect(dir: &Path) -> Result<StoreReport> {
 }
 
 fn summarise(store: &ReadStore, dir: &Path) -> Result<StoreReport> {
+    let reading = Stopwatch::start();
     let catalog = read_catalog(store)?;
     let retained = catalog.retained(store)?;
     let mut segments = Segments::open(store, retained.iter().map(|(_, record)| record))?;
     let chosen = Restart::choose(store, &catalog, &mut segments)?;
     let next_block = chosen.next_block();
     let log = read_log(store, next_block, next_block)?;
+    let reading = reading.elapsed();
     let mut findings = catalog.findings.clone();
     findings.extend(segments.findings(retained));
     findings.extend(log.findings.iter().cloned());
@@ -50,6 +56,9 @@ fn summarise(store: &ReadStore, dir: &Path) -> Result<StoreReport> {
         last_durable_record: catalog.history.last_seq,
         last_planned_batch: catalog.history.plans.keys().next_back().copied(),
         run: catalog.run(),
+        running: is_running(&store.paths),
+        age: age(&catalog.history),
+        predicted_restart: chosen.predict(&catalog.history, &restart, reading),
         restart,
         pending: log.pending(next_block),
         operators: checkpoint.map(|checkpoint| segments.operators(checkpoint)).unwrap_or_default(),
@@ -62,6 +71,19 @@ fn summarise(store: &ReadStore, dir: &Path) -> Result<StoreReport> {
         sound: judge(&mut findings),
         findings,
     })
+}
+
+fn age(history: &History) -> AgeReport {
+    let now_ms = SystemClock::new().now_ms();
+    let checkpoint = history.checkpoints.iter().map(|(_, record)| record.time_ms).max();
+    let plan = history.plans.values().next_back().map(|plan| plan.time_ms);
+    let run = history.runs.last().map(|run| run.started_ms);
+    let age = |time_ms: u64| now_ms.saturating_sub(time_ms);
+    AgeReport {
+        now_ms,
+        newest_checkpoint_ms: checkpoint.map(age),
+        newest_record_ms: checkpoint.max(plan).max(run).map(age),
+    }
 }
 
 /// Where a restart would begin, and why it would not.
@@ -89,6 +111,32 @@ impl Restart {
     /// Blocks from this number on wait for a batch.
     pub(super) fn next_block(&self) -> u64 {
         self.recovery.as_ref().map_or(1, |recovery| recovery.next_block)
+    }
+
+    fn predict(
+        &self,
+        history: &History,
+        report: &RestartReport,
+        reading: Duration,
+    ) -> Option<PredictedRestart> {
+        let recovery = self.recovery.as_ref().filter(|_| report.refused.is_none())?;
+        let recorded = history.done.values().map(|done| done.processing_us);
+        let mean_us =
+            recorded.fold(0, u64::saturating_add).checked_div(history.done.len() as u64).unwrap_or(0);
+        let mut predicted = PredictedRestart {
+            state_bytes: report.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.bytes),
+            reading_us: reading.as_micros() as u64,
+            replayed_batches: report.replayed_batches,
+            ..PredictedRestart::default()
+        };
+        for plan in &recovery.replay {
+            let done = history.done.get(&plan.batch);
+            predicted.replayed_unmeasured += u64::from(done.is_none());
+            let took_us = done.map_or(mean_us, |done| done.processing_us);
+            predicted.replay_us = predicted.replay_us.saturating_add(took_us);
+        }
+        predicted.estimated_us = predicted.reading_us.saturating_add(predicted.replay_us);
+        Some(predicted)
     }
 
     /// Completes the report with why the log makes a start refuse, and adds what is lost to `findings`.

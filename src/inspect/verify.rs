@@ -44,6 +44,7 @@ fn without_identity(dir: &Path, error: &Error) -> VerifyReport {
         blocks: 0,
         planned_blocks: 0,
         restart: None,
+        deep: None,
         sound: false,
         findings: vec![Finding::damage("millpond.id", what, remedy)],
     }
@@ -84,6 +85,7 @@ fn check(store: &ReadStore, dir: &Path) -> Result<VerifyReport> {
         blocks: log.contents.blocks.len() as u64,
         planned_blocks,
         restart: Some(restart),
+        deep: None,
         sound: judge(&mut findings),
         findings,
     })

@@ -23,6 +23,8 @@ pub(crate) mod log_scan;
 pub(crate) mod pins;
 pub(crate) mod quarantine;
 pub(crate) mod retry;
+#[cfg(feature = "tool")]
+pub(crate) mod running;
 pub(crate) mod segments;
 
 use std::fs::File;

@@ -13,7 +13,8 @@ use std::fmt::Write;
 
 use comfy_table::{CellAlignment, Table, presets};
 use millpond::inspect::{
-    CheckpointReport, CheckpointsReport, Finding, RestartReport, StoreReport, VerifyReport,
+    AgeReport, CheckpointReport, CheckpointsReport, Finding, PredictedRestart, RestartReport, StoreReport,
+    VerifyReport,
 };
 
 /// The summary of a store.
@@ -23,7 +24,10 @@ pub(crate) fn store(report: &StoreReport) -> String {
     row(&mut facts, "job", &report.job);
     row(&mut facts, "store", &format!("{} ({})", report.directory, report.store));
     row(&mut facts, "format version", &report.format_version.to_string());
-    row(&mut facts, "last durable", &last_durable(report.last_durable_record, report.last_planned_batch));
+    row(&mut facts, "running", running(report.running));
+    let durable = durable(report.last_durable_record, report.last_planned_batch);
+    row(&mut facts, "last durable", &format!("{durable}; {}", whether_live(report.running)));
+    row(&mut facts, "age", &age(&report.age));
     if let Some(run) = &report.run {
         let started = format!("{} by millpond {}", utc(run.started_ms), run.version);
         row(&mut facts, "newest run", &started);
@@ -37,6 +41,9 @@ pub(crate) fn store(report: &StoreReport) -> String {
         row(&mut facts, "", &settings);
     }
     restart_rows(&mut facts, &report.restart);
+    if let Some(predicted) = &report.predicted_restart {
+        row(&mut facts, "", &prediction(predicted));
+    }
     let pending = &report.pending;
     let blocks = counted(pending.blocks, "block", "blocks");
     row(&mut facts, "pending", &format!("{blocks}, {}", bytes(pending.bytes)));
@@ -130,7 +137,7 @@ pub(crate) fn verification(report: &VerifyReport) -> String {
     let mut facts = facts();
     row(&mut facts, "job", report.job.as_deref().unwrap_or("unknown"));
     row(&mut facts, "store", &report.directory);
-    row(&mut facts, "last durable", &last_durable(report.last_durable_record, None));
+    row(&mut facts, "last durable", &last_durable(report.last_durable_record));
     let checked = format!(
         "{}, {}, {}",
         counted(report.epochs, "epoch", "epochs"),
@@ -203,9 +210,62 @@ fn findings(page: &mut String, findings: &[Finding]) {
     add(page, &table);
 }
 
-fn last_durable(record: u64, batch: Option<u64>) -> String {
+fn last_durable(record: u64) -> String {
+    format!("{}; {}", durable(record, None), whether_live(None))
+}
+
+fn durable(record: u64, batch: Option<u64>) -> String {
     let batch = batch.map_or(String::new(), |batch| format!(", batch {batch} planned"));
-    format!("record {record} of the catalog{batch}; a running job may be further")
+    format!("record {record} of the catalog{batch}")
+}
+
+fn running(running: Option<bool>) -> &'static str {
+    match running {
+        Some(true) => "yes: a process holds the lock",
+        Some(false) => "no process of this machine holds the lock",
+        None => "unknown: this system does not tell who holds the lock",
+    }
+}
+
+/// What was durable last against what the job has in memory.
+fn whether_live(running: Option<bool>) -> &'static str {
+    match running {
+        Some(true) => "the live job is further",
+        Some(false) => "nothing is live",
+        None => "a running job may be further",
+    }
+}
+
+fn age(age: &AgeReport) -> String {
+    let checkpoint =
+        age.newest_checkpoint_ms.map(|ms| format!("the newest checkpoint is {} old", duration(ms)));
+    let record = age.newest_record_ms.map(|ms| format!("the newest start or plan {}", duration(ms)));
+    let parts: Vec<String> = checkpoint.into_iter().chain(record).collect();
+    if parts.is_empty() { "there is nothing yet".to_owned() } else { parts.join(", ") }
+}
+
+fn prediction(predicted: &PredictedRestart) -> String {
+    let mean = match predicted.replayed_unmeasured {
+        0 => String::new(),
+        unmeasured => format!(", {unmeasured} of them guessed by the mean"),
+    };
+    format!(
+        "takes an estimated {}: {} to read {} of state and the log, {} for the batches{mean}",
+        duration(predicted.estimated_us.div_ceil(1_000)),
+        duration(predicted.reading_us.div_ceil(1_000)),
+        bytes(predicted.state_bytes),
+        duration(predicted.replay_us.div_ceil(1_000)),
+    )
+}
+
+/// A span in its two greatest units.
+fn duration(ms: u64) -> String {
+    let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s"), (1, "ms")];
+    let at = units.iter().position(|(unit, _)| ms >= *unit).unwrap_or(units.len() - 1);
+    let (unit, name) = units[at];
+    let rest = units.get(at + 1).map(|(next, name)| (ms % unit / next, name)).filter(|(count, _)| *count > 0);
+    let rest = rest.map_or(String::new(), |(count, name)| format!(" {count} {name}"));
+    format!("{} {name}{rest}", ms / unit)
 }
 
 fn facts() -> Table {
@@ -303,6 +363,10 @@ mod tests {
         assert_eq!(utc(1_735_689_599_999), "2024-12-31 23:59:59.999 UTC");
         assert_eq!(bytes(1_023), "1023 B");
         assert_eq!(bytes(1_536), "1.5 KiB");
+        assert_eq!(duration(0), "0 ms");
+        assert_eq!(duration(61_500), "1 min 1 s");
+        assert_eq!(duration(90_000_000), "1 d 1 h");
+        assert_eq!(duration(3_600_000), "1 h");
     }
 
     #[test]
