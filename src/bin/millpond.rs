@@ -4,11 +4,14 @@
 mod maintain;
 #[path = "millpond/pages.rs"]
 mod pages;
+#[path = "millpond/terminal.rs"]
+mod terminal;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -45,7 +48,13 @@ enum Verb {
         id: String,
     },
     /// Reads and checks every byte, lists all that is wrong and says what to do.
-    Verify(Target),
+    Verify {
+        #[command(flatten)]
+        target: Target,
+        /// Check too that what is stored fits together: orders, hashes, counts, types and references.
+        #[arg(long)]
+        deep: bool,
+    },
     /// The planned and done batches, and what a restart makes of them.
     Batches {
         #[command(flatten)]
@@ -218,12 +227,17 @@ fn job_command(words: &[OsString], timeout: u64) -> Option<JobCommand> {
 struct Output {
     bytes: Vec<u8>,
     sound: bool,
+    /// Whether it is a page for people, and not JSON or the bytes of a block.
+    is_page: bool,
 }
 
 fn main() -> ExitCode {
     let command = Command::parse();
     quiet_panics_of_the_database();
-    ExitCode::from(finish(look(&command.verb)))
+    let bar = Arc::new(terminal::Bar::new());
+    let outcome = inspect::watched(bar.clone(), || look(&command.verb));
+    bar.clear();
+    ExitCode::from(finish(outcome))
 }
 
 fn look(verb: &Verb) -> Result<Output> {
@@ -236,7 +250,10 @@ fn look(verb: &Verb) -> Result<Output> {
             let read = |dir: &Path| inspect::checkpoint(dir, inspect::checkpoint_number(dir, id)?);
             run(target, read, |report| report.sound, pages::state::checkpoint)
         }
-        Verb::Verify(target) => run(target, inspect::verify, |report| report.sound, pages::verification),
+        Verb::Verify { target, deep } => {
+            let read = if *deep { inspect::verify_deep } else { inspect::verify };
+            run(target, read, |report| report.sound, pages::verification)
+        }
         Verb::Batches { target, last } => {
             run(target, |dir| inspect::batches(dir, *last), |report| report.sound, pages::batch::batches)
         }
@@ -308,7 +325,7 @@ fn numbered(target: &Target, checkpoint: &Option<String>) -> Result<Option<u64>>
 }
 
 fn sound(bytes: Vec<u8>) -> Result<Output> {
-    Ok(Output { bytes, sound: true })
+    Ok(Output { bytes, sound: true, is_page: false })
 }
 
 fn man(verb: Option<&str>) -> Result<Output> {
@@ -334,7 +351,7 @@ fn run<R: Serialize>(
 ) -> Result<Output> {
     let report = read(&target.dir)?;
     let text = if target.json { json(&report)? } else { page(&report) };
-    Ok(Output { bytes: text.into_bytes(), sound: sound(&report) })
+    Ok(Output { bytes: text.into_bytes(), sound: sound(&report), is_page: !target.json })
 }
 
 fn json(report: &impl Serialize) -> Result<String> {
@@ -346,8 +363,7 @@ fn json(report: &impl Serialize) -> Result<String> {
 fn finish(outcome: Result<Output>) -> u8 {
     let (code, written) = match outcome {
         Ok(output) => {
-            let mut out = io::stdout().lock();
-            let written = out.write_all(&output.bytes).and_then(|()| out.flush());
+            let written = terminal::write(&output.bytes, output.is_page);
             (if output.sound { SOUND } else { DAMAGED }, written)
         }
         Err(error) => {

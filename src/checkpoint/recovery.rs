@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::exec::Executor;
 use crate::format::records::{CheckpointRecord, SegmentRef};
 use crate::id::{CheckpointId, EpochId, SegmentId};
+use crate::state::check_schemas;
 use crate::store::StorePaths;
 use crate::store::catalog::{list_epochs, note_missing_witnesses, read_epoch};
 use crate::store::log_scan::{LogContents, scan_log};
@@ -155,7 +156,9 @@ impl SegmentChecker<'_> {
         for (segment, outcome) in unchecked.into_iter().zip(opened) {
             self.checked.insert(segment.segment, (segment, outcome));
         }
-        checkpoint.segments.iter().try_for_each(|segment| self.open(segment).map(drop))
+        let segments =
+            checkpoint.segments.iter().map(|segment| self.open(segment)).collect::<Result<Vec<_>>>()?;
+        check_schemas(&checkpoint.operators, &segments)
     }
 
     /// The segments that were found damaged, ascending.

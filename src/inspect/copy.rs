@@ -13,6 +13,7 @@ use crate::format::records::{CheckpointRecord, PlanRecord};
 use crate::id::EpochId;
 use crate::inspect::catalog::Catalog;
 use crate::inspect::open::{ReadStore, open, relative};
+use crate::inspect::progress::Steps;
 use crate::inspect::report::{Finding, SCHEMA, VerifyReport, judge};
 use crate::inspect::settle::settled;
 use crate::inspect::summary::bytes_under;
@@ -166,7 +167,7 @@ fn fill(store: &ReadStore, to: &Path, checkpoint: Option<u64>) -> Result<Copied>
     for dir in [paths.epochs(), paths.log(), paths.state()] {
         disk.create_dir(&dir)?;
     }
-    files.write(to)?;
+    files.write(store, to)?;
     write_catalog(store, &catalog, &disk, &paths, &kept, &plans)?;
     for dir in [paths.log(), paths.state(), paths.epochs()] {
         disk.sync_dir(&dir)?;
@@ -214,23 +215,40 @@ impl Files {
         Ok(Files { witness, open: extents.chain(segments).map(open).collect::<Result<_>>()? })
     }
 
-    fn write(self, to: &Path) -> Result<()> {
+    fn write(self, store: &ReadStore, to: &Path) -> Result<()> {
+        let lengths = self.open.iter().filter_map(|(_, from)| from.metadata().ok());
+        store.steps.begin("copy", lengths.map(|found| found.len()).sum());
         for (name, from) in self.open {
             // Not further than it reaches now: a running job appends.
             let length = from
                 .metadata()
                 .map_err(|cause| Error::io(format!("look at {}", name.display()), cause))?
                 .len();
-            write_file(&to.join(name), &mut from.take(length))?;
+            let told = Told { from: from.take(length), steps: &store.steps };
+            write_file(&to.join(name), told)?;
         }
-        self.witness.map_or(Ok(()), |witness| write_file(&to.join("log/witness"), &mut &witness[..]))
+        self.witness.map_or(Ok(()), |witness| write_file(&to.join("log/witness"), &witness[..]))
     }
 }
 
-fn write_file(path: &Path, from: &mut impl Read) -> Result<()> {
+/// Tells how much was read.
+struct Told<'a, R> {
+    from: R,
+    steps: &'a Steps,
+}
+
+impl<R: Read> Read for Told<'_, R> {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.from.read(into)?;
+        self.steps.advance(read as u64);
+        Ok(read)
+    }
+}
+
+fn write_file(path: &Path, mut from: impl Read) -> Result<()> {
     let mut copied = || {
         let mut file = open_options().write(true).create_new(true).open(path)?;
-        std::io::copy(from, &mut file)?;
+        std::io::copy(&mut from, &mut file)?;
         file.flush()?;
         file.sync_all()
     };

@@ -54,6 +54,7 @@ mod catalog;
 mod checkpoint;
 mod checkpoints;
 mod copy;
+mod deep;
 mod diff;
 mod entries;
 mod growth;
@@ -64,6 +65,7 @@ mod mentions;
 mod open;
 mod pins;
 mod plan;
+mod progress;
 mod report;
 mod schema;
 mod settle;
@@ -92,13 +94,14 @@ pub use lineage::{LineageNodeReport, LineageReport, lineage};
 pub(crate) use open::{ReadStore, open};
 pub use pins::checkpoint_number;
 pub use plan::{PlanReport, plan};
+pub use progress::{Progress, watched};
 pub use report::{
     AgeReport, CheckpointReport, CheckpointsReport, DeepReport, DiskReport, Finding, LostBatches,
     OperatorReport, PendingReport, PositionsReport, PredictedRestart, RestartReport, RunReport, SCHEMA,
     Severity, StoreReport, VerifyReport, WalkedBack,
 };
 pub use summary::inspect;
-pub use verify::verify;
+pub use verify::{verify, verify_deep};
 pub use why::{EntryPlace, KeyAtCheckpoint, KeyChange, WhyChange, WhyReport, why};
 pub use why_input::{MentionReport, WhyBatch, WhyBlock, WhyInput};
 pub use why_replay::{CauseReport, KeyReplayReport, RecordsReport, TouchReport};

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::FORMAT_VERSION_OLDEST;
+use crate::inspect::progress::Steps;
 use crate::store::{Identity, StorePaths};
 
 /// A store that is only read.
@@ -11,6 +12,7 @@ pub(crate) struct ReadStore {
     pub(crate) paths: StorePaths,
     pub(crate) identity: Identity,
     pub(crate) format_version: u16,
+    pub(crate) steps: Steps,
 }
 
 /// Opens the store in `dir`.
@@ -38,7 +40,7 @@ pub(crate) fn open(dir: &Path) -> Result<ReadStore> {
     match Identity::read(&paths)? {
         Some(identity) => {
             let format_version = Identity::format_version(&paths)?.unwrap_or(FORMAT_VERSION_OLDEST);
-            Ok(ReadStore { paths, identity, format_version })
+            Ok(ReadStore { paths, identity, format_version, steps: Steps::of_verb() })
         }
         None if has_epochs(&paths) => {
             Err(Error::corrupt(format!("{} is missing: put it back from a copy", paths.identity().display())))

@@ -12,6 +12,7 @@ use crate::inspect::open::{ReadStore, relative};
 use crate::inspect::report::{Finding, OperatorReport, PositionsReport};
 use crate::inspect::value_json::ValueType;
 use crate::record::schema_hash;
+use crate::state::check_schemas;
 use crate::store::segments::{GroupSource, Segment, list_segments};
 
 const REMEDY: &str = "put the file back from a copy; otherwise a start walks back to a checkpoint without it";
@@ -76,6 +77,11 @@ impl<'a> Segments<'a> {
         Ok(())
     }
 
+    /// Where many key groups are worked on at once.
+    pub(super) fn executor(&self) -> &Executor {
+        &self.executor
+    }
+
     /// Reads every page of what `checkpoint` needs, and says what is wrong with it.
     ///
     /// # Errors
@@ -91,13 +97,25 @@ impl<'a> Segments<'a> {
             .filter(|(number, checked)| wanted(number) && checked.damage.is_none())
             .filter_map(|(number, checked)| Some((*number, checked.segment.clone()?)))
             .collect();
-        let damage = self.executor.run_stage("read segments", unread.len(), |_, at| unread[at].1.damage())?;
+        let steps = &self.store.steps;
+        if !unread.is_empty() {
+            let bytes = |(_, segment): &(u64, Arc<Segment>)| segment.pages_bytes();
+            steps
+                .begin(&format!("read checkpoint {}", checkpoint.checkpoint), unread.iter().map(bytes).sum());
+        }
+        let read = |bytes| steps.advance(bytes);
+        let damage =
+            self.executor.run_stage("read segments", unread.len(), |_, at| unread[at].1.damage(read))?;
         for ((number, _), damage) in unread.into_iter().zip(damage) {
             if let Some(checked) = self.by_number.get_mut(&number) {
                 checked.damage = Some(damage);
             }
         }
-        checkpoint.segments.iter().try_for_each(|expected| self.verdict(expected))
+        checkpoint.segments.iter().try_for_each(|expected| self.verdict(expected))?;
+        let opened = checkpoint.segments.iter().filter_map(|expected| self.by_number.get(&expected.segment));
+        let segments: Vec<_> = opened.filter_map(|checked| checked.segment.clone()).collect();
+        check_schemas(&checkpoint.operators, &segments)
+            .map_err(|error| Error::corrupt(relative(&self.store.paths, &error.chain())))
     }
 
     fn verdict(&self, expected: &SegmentRef) -> Result<()> {

@@ -4,13 +4,14 @@ use std::path::Path;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::inspect::catalog::{Catalog, read_catalog};
+use crate::inspect::deep;
 use crate::inspect::log::{Log, read_log, read_whole_log};
 use crate::inspect::open::{ReadStore, open, relative};
 use crate::inspect::pins::quarantined;
 use crate::inspect::report::{Finding, SCHEMA, VerifyReport, judge};
 use crate::inspect::settle::settled;
 use crate::inspect::state::{Committed, Segments};
-use crate::inspect::summary::Restart;
+use crate::inspect::summary::{Restart, bytes_under};
 use crate::store::StorePaths;
 
 /// Checks every byte of the store in `dir`: its identity, every epoch with its witness, every page of every
@@ -20,12 +21,26 @@ use crate::store::StorePaths;
 /// [`ErrorKind::Incompatible`] when `dir` is no store or of a newer format, [`ErrorKind::Io`] when reading is
 /// refused. Damage of any kind is in the report.
 pub fn verify(dir: &Path) -> Result<VerifyReport> {
+    verify_to(dir, false)
+}
+
+/// The same, and checks that what is stored fits together: the order, hashes, groups and counts of all entries,
+/// that keys and values are of their types, that batches follow each other and their blocks are where they say,
+/// that checkpoints are where their batches are, and that every file is referred to.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_deep(dir: &Path) -> Result<VerifyReport> {
+    verify_to(dir, true)
+}
+
+fn verify_to(dir: &Path, is_deep: bool) -> Result<VerifyReport> {
     let store = match open(dir) {
         Ok(store) => store,
         Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(without_identity(dir, &error)),
         Err(error) => return Err(error),
     };
-    settled(&store.paths, || check(&store, dir), |report| &report.findings)
+    settled(&store.paths, || check(&store, dir, is_deep), |report| &report.findings)
 }
 
 /// Nothing in a store whose identity is unknown can be told from another store's.
@@ -50,13 +65,14 @@ fn without_identity(dir: &Path, error: &Error) -> VerifyReport {
     }
 }
 
-fn check(store: &ReadStore, dir: &Path) -> Result<VerifyReport> {
+fn check(store: &ReadStore, dir: &Path, is_deep: bool) -> Result<VerifyReport> {
     let catalog = read_catalog(store)?;
     let retained = catalog.retained(store)?;
     let kept = catalog.kept(store)?;
     let mut segments = Segments::open(store, kept.iter().map(|(_, record)| record))?;
     read_all(&mut segments, &kept)?;
     let chosen = Restart::choose(store, &catalog, &mut segments)?;
+    store.steps.begin("read the log", bytes_under(&store.paths.log()));
     let log = read_whole_log(store, catalog.oldest_needed_block(), chosen.next_block())?;
     let (planned_blocks, unreadable) = check_planned(store, &catalog, &log)?;
     let mut findings = catalog.findings.clone();
@@ -71,6 +87,12 @@ fn check(store: &ReadStore, dir: &Path) -> Result<VerifyReport> {
         read_log(store, chosen.next_block(), chosen.next_block())?.refusal(store)
     };
     let restart = chosen.report(refusal, &mut findings);
+    let mut deep = None;
+    if is_deep {
+        let (report, wrong) = deep::check(store, &catalog, &mut segments, &kept, &log, &restart)?;
+        deep = Some(report);
+        findings.extend(wrong);
+    }
     findings.extend(segments.leftovers(&kept)?);
     findings.extend(log.leftovers(store)?);
     Ok(VerifyReport {
@@ -85,7 +107,7 @@ fn check(store: &ReadStore, dir: &Path) -> Result<VerifyReport> {
         blocks: log.contents.blocks.len() as u64,
         planned_blocks,
         restart: Some(restart),
-        deep: None,
+        deep,
         sound: judge(&mut findings),
         findings,
     })

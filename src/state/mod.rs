@@ -14,6 +14,6 @@ mod upgrade;
 
 pub(crate) use changes::ChangeSums;
 pub(crate) use group::{GroupChanges, KeyGroup};
-pub(crate) use operator::{KnownSchema, OperatorState, StateType};
+pub(crate) use operator::{KnownSchema, OperatorState, StateType, check_schemas};
 pub(crate) use table::StateTable;
 pub(crate) use upgrade::{Convert, Origins, Upgrade};

@@ -316,6 +316,14 @@ fn parts_of(name: &str, segments: &[Arc<Segment>]) -> Vec<Vec<GroupSource>> {
     parts
 }
 
+/// Whether what `segments` (in ascending order) hold of each operator is of the schema that a checkpoint says.
+///
+/// # Errors
+/// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) naming a segment where it is not.
+pub(crate) fn check_schemas(operators: &[OperatorRef], segments: &[Arc<Segment>]) -> Result<()> {
+    operators.iter().try_for_each(|stored| checked_parts_of(&stored.name, segments, stored.schema).map(drop))
+}
+
 /// The same, where every part that counts must hold values of the schema with this hash.
 fn checked_parts_of(name: &str, segments: &[Arc<Segment>], schema: u64) -> Result<Vec<Vec<GroupSource>>> {
     let parts = parts_of(name, segments);

@@ -222,11 +222,16 @@ impl Segment {
         let read = segment.read_directory(store, expected.directory_crc);
         let directory = read.map_err(|error| error.within(segment.path.display()))?;
         for operator in directory.operators {
+            let listed = operator.groups.len();
             let stored = StoredOperator {
                 schema_hash: schema_hash(&operator.schema),
                 schema: operator.schema.into(),
                 groups: operator.groups.into_iter().map(|group| (group.group, group)).collect(),
             };
+            if stored.groups.len() < listed || segment.operators.contains_key(&operator.name) {
+                let message = format!("its directory has a key group of `{}` twice", operator.name);
+                return Err(Error::corrupt(message).within(segment.path.display()));
+            }
             segment.operators.insert(operator.name, stored);
         }
         Ok(segment)
@@ -312,20 +317,28 @@ impl Segment {
         self.all_groups().try_for_each(|(name, group)| self.verify_group(name, group))
     }
 
-    /// Checks every page and says what is wrong with each key group, one line each.
+    /// Checks every page and says what is wrong with each key group, one line each. `read` is told the bytes
+    /// of each.
     ///
     /// # Errors
     /// What is no damage: another version, or reading is refused.
     #[cfg(feature = "tool")]
-    pub(crate) fn damage(self: &Arc<Self>) -> Result<Vec<String>> {
+    pub(crate) fn damage(self: &Arc<Self>, read: impl Fn(u64)) -> Result<Vec<String>> {
         let mut damage = Vec::new();
         for (name, group) in self.all_groups() {
+            read(group.bytes);
             match self.verify_group(name, group) {
                 Err(error) if error.kind() == ErrorKind::Corrupt => damage.push(error.chain()),
                 outcome => outcome?,
             }
         }
         Ok(damage)
+    }
+
+    /// What all pages take, as far as the directory can be believed.
+    #[cfg(feature = "tool")]
+    pub(crate) fn pages_bytes(&self) -> u64 {
+        self.all_groups().fold(0, |sum, (_, group)| sum.saturating_add(group.bytes))
     }
 
     fn all_groups(&self) -> impl Iterator<Item = (&String, &GroupDirectory)> {
@@ -401,7 +414,21 @@ impl GroupSource {
         }
         page.resize(header.length as usize, 0);
         segment.file.read_exact_at(page, at + HEADER_BYTES as u64).map_err(io)?;
-        header.expect(FrameKind::Page).and_then(|()| header.check(page)).map_err(place)
+        header.expect(FrameKind::Page).and_then(|()| header.check(page)).map_err(place)?;
+        if header.id != u64::from(self.group.group) {
+            return Err(place(Error::corrupt(format!("it is of key group {}", header.id))));
+        }
+        Ok(())
+    }
+
+    /// Calls `each` with every page's place and payload.
+    #[cfg(feature = "tool")]
+    pub(crate) fn for_each_page(&self, mut each: impl FnMut(&PageRef, &[u8]) -> Result<()>) -> Result<()> {
+        let mut page = Vec::new();
+        self.group.pages.iter().try_for_each(|place| {
+            self.page(place.offset, &mut page)?;
+            each(place, &page)
+        })
     }
 
     /// Calls `each` with every entry, ordered by (hash, key).

@@ -91,6 +91,6 @@ impl Change {
         if !self.confirm && !self.target.json {
             text.push_str("nothing was changed: add --confirm\n");
         }
-        Ok(Output { bytes: text.into_bytes(), sound: true })
+        Ok(Output { bytes: text.into_bytes(), sound: true, is_page: true })
     }
 }

@@ -13,8 +13,8 @@ use std::fmt::Write;
 
 use comfy_table::{CellAlignment, Table, presets};
 use millpond::inspect::{
-    AgeReport, CheckpointReport, CheckpointsReport, Finding, PredictedRestart, RestartReport, StoreReport,
-    VerifyReport,
+    AgeReport, CheckpointReport, CheckpointsReport, DeepReport, Finding, PredictedRestart, RestartReport,
+    StoreReport, VerifyReport,
 };
 
 /// The summary of a store.
@@ -152,6 +152,9 @@ pub(crate) fn verification(report: &VerifyReport) -> String {
         report.planned_blocks,
     );
     row(&mut facts, "", &log);
+    if let Some(deep) = &report.deep {
+        row(&mut facts, "", &deep_row(deep));
+    }
     if let Some(restart) = &report.restart {
         restart_rows(&mut facts, restart);
     }
@@ -159,6 +162,20 @@ pub(crate) fn verification(report: &VerifyReport) -> String {
     add(&mut page, &facts);
     findings(&mut page, &report.findings);
     page
+}
+
+fn deep_row(deep: &DeepReport) -> String {
+    let undecoded = match deep.undecoded {
+        0 => String::new(),
+        count => format!(", {count} of types that only the job knows"),
+    };
+    format!(
+        "{} with {}: {} keys and values decoded{undecoded}; {}",
+        counted(deep.groups, "key group", "key groups"),
+        counted(deep.entries, "entry", "entries"),
+        deep.decoded,
+        counted(deep.batches, "batch", "batches"),
+    )
 }
 
 fn restart_rows(facts: &mut Table, restart: &RestartReport) {
@@ -230,7 +247,7 @@ fn running(running: Option<bool>) -> &'static str {
 /// What was durable last against what the job has in memory.
 fn whether_live(running: Option<bool>) -> &'static str {
     match running {
-        Some(true) => "the live job is further",
+        Some(true) => "the live job may be further",
         Some(false) => "nothing is live",
         None => "a running job may be further",
     }
