@@ -185,7 +185,18 @@ fn a_store_that_was_stopped_gracefully_is_summarised() {
         assert!(found["disk"][part].as_u64().unwrap() > 0, "{part}");
     }
     let page = millpond("inspect", &store, false).out;
-    for shown in ["counts", "sound", "totals", "2024-02-29 12:00:00.000 UTC", "last durable", "files"] {
+    for shown in [
+        "running",
+        "nothing is live",
+        "an estimated",
+        "the newest checkpoint is",
+        "counts",
+        "sound",
+        "totals",
+        "2024-02-29 12:00:00.000 UTC",
+        "last durable",
+        "files",
+    ] {
         assert!(page.contains(shown), "{shown} is not in\n{page}");
     }
     assert_eq!(report("verify", &store, 0)["findings"], Value::Array(vec![]));
@@ -203,6 +214,21 @@ fn beside_a_running_job_and_after_a_kill_it_says_what_a_restart_would_do() {
     copy_dir(&bench.at("store"), &killed);
     for store in [bench.at("store"), killed.clone()] {
         let found = report("inspect", &store, 0);
+        if cfg!(target_os = "linux") {
+            assert_eq!(found["running"], store != killed);
+        }
+        let now_ms = found["age"]["now_ms"].as_u64().unwrap();
+        assert_eq!(found["age"]["newest_checkpoint_ms"], now_ms - START_MS - 4_000);
+        assert_eq!(found["age"]["newest_record_ms"], now_ms - START_MS - 5_000);
+        let predicted = &found["predicted_restart"];
+        assert_eq!(predicted["state_bytes"], found["restart"]["checkpoint"]["bytes"]);
+        assert_eq!(
+            (&predicted["replayed_batches"], &predicted["replayed_unmeasured"]),
+            (&1.into(), &0.into())
+        );
+        let [all, reading, replay] =
+            ["estimated_us", "reading_us", "replay_us"].map(|part| predicted[part].as_u64().unwrap());
+        assert!(reading > 0 && replay > 0 && all == reading + replay, "{predicted}");
         assert_eq!(found["restart"]["checkpoint"]["batch"], 4);
         assert_eq!(found["restart"]["replayed_batches"], 1);
         assert_eq!(

@@ -269,7 +269,9 @@ fn look(verb: &Verb) -> Result<Output> {
             run(target, |dir| inspect::block(dir, *id), |report| report.sound, pages::block::block)
         }
         Verb::Lineage { target, dot: true } => {
-            run(target, inspect::lineage, |report| report.sound, inspect::LineageReport::to_dot)
+            let graph = inspect::LineageReport::to_dot;
+            let output = run(target, inspect::lineage, |report| report.sound, graph)?;
+            Ok(Output { is_page: false, ..output })
         }
         Verb::Lineage { target, .. } => {
             run(target, inspect::lineage, |report| report.sound, pages::job::lineage)

@@ -1,7 +1,7 @@
 //! A copy of a store that a job can be started on, made beside the job that runs on it.
 
 use std::fs::{self, DirBuilder, File};
-use std::io::{Read, Write};
+use std::io::{BufReader, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -225,11 +225,14 @@ impl Files {
                 .map_err(|cause| Error::io(format!("look at {}", name.display()), cause))?
                 .len();
             let told = Told { from: from.take(length), steps: &store.steps };
-            write_file(&to.join(name), told)?;
+            write_file(&to.join(name), BufReader::with_capacity(COPIED_BYTES, told))?;
         }
         self.witness.map_or(Ok(()), |witness| write_file(&to.join("log/witness"), &witness[..]))
     }
 }
+
+/// So much is copied at once.
+const COPIED_BYTES: usize = 256 << 10;
 
 /// Tells how much was read.
 struct Told<'a, R> {

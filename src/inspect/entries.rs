@@ -82,7 +82,8 @@ pub struct EntryReport {
     pub value_hex: String,
 }
 
-/// Shows the state of `operator` in a checkpoint of the store in `dir`.
+/// Shows the state of `operator` in a checkpoint of the store in `dir`. Where one key is asked for, only its key
+/// group is read and checked: damage to others is not seen.
 ///
 /// # Errors
 /// As [`inspect`](crate::inspect::inspect); [`ErrorKind::Corrupt`] when the checkpoint is damaged,
@@ -96,13 +97,21 @@ fn read(store: &ReadStore, dir: &Path, operator: &str, query: &StateQuery) -> Re
     let catalog = read_catalog(store)?;
     let retained = catalog.retained(store)?;
     let mut segments = Segments::open(store, retained.iter().map(|(_, record)| record))?;
+    let mut check = |record: &CheckpointRecord| match &query.key {
+        None => segments.check(record),
+        Some(key) => {
+            let operator = find_operator(record, operator)?;
+            let key = parse_key(&operator.key_type, key)?;
+            segments.check_group(record, &operator.name, group_of(hash_of(&key)))
+        }
+    };
     let checkpoint = match query.at {
         Some(id) => {
             let (_, record) = find_checkpoint(&catalog, retained, id)?;
-            segments.check(record).map_err(|error| error.within(format!("checkpoint {id}")))?;
+            check(record).map_err(|error| error.within(format!("checkpoint {id}")))?;
             record
         }
-        None => newest_sound(&catalog, retained, &mut segments)?,
+        None => newest_sound(&catalog, retained, check)?,
     };
     let operator = find_operator(checkpoint, operator)?;
     let wanted = Wanted::of(operator, query)?;
@@ -157,15 +166,15 @@ fn read(store: &ReadStore, dir: &Path, operator: &str, query: &StateQuery) -> Re
     })
 }
 
-/// The checkpoint that a restart would begin with.
+/// The newest checkpoint that `check` has nothing to say against.
 fn newest_sound<'c>(
     catalog: &Catalog,
     retained: &'c [Committed],
-    segments: &mut Segments<'_>,
+    mut check: impl FnMut(&CheckpointRecord) -> Result<()>,
 ) -> Result<&'c CheckpointRecord> {
     let mut damage = None;
     for (_, record) in retained.iter().rev() {
-        match segments.check(record) {
+        match check(record) {
             Ok(()) => return Ok(record),
             Err(error) if error.kind() == ErrorKind::Corrupt => {
                 damage.get_or_insert(error.within(format!("checkpoint {}", record.checkpoint)));

@@ -57,6 +57,10 @@ fn witness_finding(store: &ReadStore, planned_below: u64) -> Option<Finding> {
             let what = "log/witness is damaged: how far the newest extent was acknowledged is not known";
             Some(Finding::damage(place, what, WITNESS_REMEDY))
         }
+        Some(bytes) if bytes.is_empty() => {
+            let what = "log/witness is empty: how far the newest extent was acknowledged is not known";
+            Some(Finding::damage(place, what, WITNESS_REMEDY))
+        }
         None if planned_below > 1 => {
             let what = "log/witness is missing: how far the newest extent was acknowledged is not known";
             Some(Finding::damage(place, what, WITNESS_REMEDY))

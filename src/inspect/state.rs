@@ -118,6 +118,29 @@ impl<'a> Segments<'a> {
             .map_err(|error| Error::corrupt(relative(&self.store.paths, &error.chain())))
     }
 
+    /// Reads the pages of one key group of `operator`, and no others, and says what is wrong with what was read
+    /// of `checkpoint`.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub(super) fn check_group(
+        &mut self,
+        checkpoint: &CheckpointRecord,
+        operator: &str,
+        group: usize,
+    ) -> Result<()> {
+        for expected in &checkpoint.segments {
+            self.open_one(expected)?;
+        }
+        checkpoint.segments.iter().try_for_each(|expected| self.verdict(expected))?;
+        let chains = self.chains(checkpoint, operator);
+        let read = chains.get(group).into_iter().flatten().try_for_each(|part| part.for_each(|_| Ok(())));
+        read.map_err(|error| match error.kind() {
+            ErrorKind::Corrupt => Error::corrupt(relative(&self.store.paths, &error.chain())),
+            _ => error,
+        })
+    }
+
     fn verdict(&self, expected: &SegmentRef) -> Result<()> {
         let Some(checked) = self.by_number.get(&expected.segment) else { return Ok(()) };
         if self.is_another(expected) {
