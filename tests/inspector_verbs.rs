@@ -401,6 +401,23 @@ fn a_difference_is_what_was_added_removed_and_changed() {
     refused("diff", &store, &["1", "7"], "there is no checkpoint 7");
 }
 
+#[test]
+fn what_a_job_stored_fits_together() {
+    let bench = Bench::new();
+    let job = bench.running();
+    let beside = beside("verify", &bench.at("store"), &["--deep", "--json"]);
+    drop(job);
+    let beside: Value = serde_json::from_slice(&beside.out).unwrap();
+    for found in [beside, report("verify", &bench.at("store"), &["--deep"])] {
+        assert_eq!((&found["findings"], &found["sound"]), (&json!([]), &true.into()));
+        let deep = &found["deep"];
+        assert_eq!([&deep["violations"], &deep["undecoded"]], [0, 0], "{deep}");
+        assert!(deep["entries"].as_u64().unwrap() > 200 && deep["batches"].as_u64().unwrap() >= 3, "{deep}");
+    }
+    page("verify", &bench.at("store"), &["--deep"], &["key groups with", "decoded", "sound"]);
+    assert_eq!(report("verify", &bench.at("store"), &[])["deep"], Value::Null);
+}
+
 fn totals_at_the_end(store: &Path, files: &Path) -> (u64, Vec<Value>) {
     let job = Job::start(store, files);
     let from = job.running.recovery().checkpoint.unwrap().0.0;

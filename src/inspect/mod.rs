@@ -11,7 +11,7 @@
 //! | verb | object | `sound` speaks of |
 //! | --- | --- | --- |
 //! | `inspect DIR` | [`StoreReport`] | what a restart needs |
-//! | `verify DIR` | [`VerifyReport`] | every byte |
+//! | `verify DIR [--deep]` | [`VerifyReport`] | every byte, and with `--deep` that it fits together |
 //! | `checkpoints DIR` | [`CheckpointsReport`] | the catalog and every retained checkpoint |
 //! | `checkpoint DIR ID` | [`CheckpointDetail`] | the catalog and this checkpoint |
 //! | `batches DIR [--last N]` | [`BatchesReport`] | the catalog and what choosing a checkpoint reads |
