@@ -9,6 +9,8 @@ mod bench;
 mod cases;
 #[path = "maintenance/pins.rs"]
 mod pins;
+#[path = "maintenance/repair.rs"]
+mod repair;
 mod support;
 #[path = "support/tool.rs"]
 mod tool;
@@ -192,4 +194,45 @@ fn a_walk_back_puts_damaged_segments_into_quarantine() {
         assert_eq!(copy.live_to_the_end(), expected, "crashed at step {step} of {steps}");
         assert_eq!(std::fs::read(copy.store().join(&place)).unwrap(), damaged, "step {step}");
     }
+}
+
+/// The command itself: plans by default, does what is confirmed, one line for who cannot have the lock.
+#[test]
+fn the_command_changes_only_what_is_confirmed() {
+    let bench = Bench::lived();
+    let dir = bench.store();
+    let plans: [(&str, &[&str]); 5] = [
+        ("pin", &["kept", "again"]),
+        ("unpin", &["kept"]),
+        ("rollback", &["3"]),
+        ("prune", &["--keep", "1"]),
+        ("repair", &[]),
+    ];
+    for (verb, args) in plans {
+        let planned = tool::millpond(verb, &dir, args);
+        assert_eq!(planned.code, 0, "{planned:?}");
+        assert!(planned.text().ends_with("nothing was changed: add --confirm\n"), "{}", planned.text());
+        let report = tool::millpond(verb, &dir, &[args, &["--json"][..]].concat());
+        let report: serde_json::Value = serde_json::from_slice(&report.out).unwrap();
+        assert_eq!((&report["schema"], &report["done"]), (&1.into(), &false.into()), "{verb}: {report}");
+    }
+    let job = bench.start(&FaultPlan::never()).unwrap();
+    for (verb, args) in plans {
+        let locked = tool::beside(verb, &dir, &[args, &["--confirm"][..]].concat());
+        assert_eq!((locked.code, locked.out.len(), locked.err.lines().count()), (2, 0, 1), "{locked:?}");
+    }
+    drop(job);
+    let pinned = tool::beside("pin", &dir, &["kept", "again", "--confirm", "--json"]);
+    assert_eq!(pinned.code, 0, "{pinned:?}");
+    for (verb, args) in [
+        ("checkpoint", &["again"][..]),
+        ("state", &["sums", "--at", "again"]),
+        ("diff", &["kept", "again"]),
+        ("copy", &["DIR", "--checkpoint", "nobody"]),
+    ] {
+        let shown = tool::millpond(verb, &dir, args);
+        assert_eq!(shown.code, if verb == "copy" { 2 } else { 0 }, "{verb}: {shown:?}");
+    }
+    let listed = tool::millpond("checkpoints", &dir, &[]);
+    assert!(listed.text().contains("again, kept"), "{}", listed.text());
 }

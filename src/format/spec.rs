@@ -333,10 +333,17 @@ mod tests {
         append(example, "tallies-2", &mut catalog, tallies);
         append(example, "done-2", &mut catalog, done(2, 2, 12));
         append(example, "checkpoint-2", &mut catalog, checkpoint(2, 3, segments));
+        let back = checkpoint(3, 3, &segments[..1]);
+        let back = RollbackRecord { target: 1, target_batch: 1, next_batch: 3, checkpoint: back };
+        append(example, "rollback", &mut catalog, back);
         let read = read_epoch(paths, STORE, EpochId(1)).unwrap();
         assert_eq!((read.records.len(), read.witness, read.damage.len()), (10, Some(10), 0));
         let witness = std::fs::read(paths.epochs().join("1/witness")).unwrap();
         example.push(("epoch-witness", witness, String::new()));
+        let pin = checkpoint(1, 3, &segments[..1]);
+        let (name, pinned_ms) = ("before-upgrade".to_owned(), 1_700_000_003_000);
+        let pin = PinRecord { store: STORE, name, pinned_ms, checkpoint: pin };
+        example.push(("pin", pin.to_frame(1).unwrap(), format!("{pin:?}")));
     }
 
     /// Every frame of the example's store, written by the code that writes stores.
@@ -405,6 +412,7 @@ mod tests {
             "ExtentHeader": ArchivedExtentHeader, "SegmentHeader": ArchivedSegmentHeader,
             "Directory": ArchivedDirectory, "OperatorDirectory": ArchivedOperatorDirectory,
             "GroupDirectory": ArchivedGroupDirectory, "PageRef": ArchivedPageRef,
+            "RollbackRecord": ArchivedRollbackRecord, "PinRecord": ArchivedPinRecord,
         }
     }
 
