@@ -61,12 +61,13 @@ impl Maintenance {
     /// first.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`] when `keep` is 0; [`ErrorKind::Corrupt`] when the newest checkpoint or the catalog is
+    /// [`ErrorKind::InvalidConfig`] when `keep` is below 2; [`ErrorKind::Corrupt`] when the newest checkpoint or the catalog is
     /// damaged: a start or `repair` comes first; [`ErrorKind::Locked`] when the job runs.
     pub fn prune(&self, keep: Option<usize>) -> Result<PruneReport> {
         let keep = keep.unwrap_or(2);
-        if keep == 0 {
-            return Err(Error::new(ErrorKind::InvalidConfig, "at least 1 checkpoint has to be kept"));
+        if keep < 2 {
+            let message = "at least 2 checkpoints are kept: damage to one must not take the state";
+            return Err(Error::new(ErrorKind::InvalidConfig, message));
         }
         let store = Opened::open(self)?;
         if let Some(damage) = store.history.damage.first() {
@@ -104,11 +105,7 @@ fn kept(store: &Opened, keep: usize) -> Result<Vec<Retained>> {
         }
     }
     let mut kept = store.history.retained(|record| !damaged.contains(&record.checkpoint));
-    if keep == 1 {
-        kept.drain(..kept.len().saturating_sub(1));
-    } else {
-        retain(&mut kept, keep);
-    }
+    retain(&mut kept, keep);
     Ok(kept)
 }
 

@@ -37,7 +37,7 @@ fn deed() -> impl Strategy<Value = Deed> {
         1 => (1u64..60).prop_map(Deed::Crash),
         3 => Just(Deed::Pin),
         1 => any::<prop::sample::Index>().prop_map(Deed::Unpin),
-        2 => (1usize..3).prop_map(Deed::Prune),
+        2 => (2usize..4).prop_map(Deed::Prune),
         1 => Just(Deed::Rollback),
     ]
 }
