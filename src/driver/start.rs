@@ -135,9 +135,7 @@ impl Driver {
         let wake = WakeUp::new();
         let index = ExtentIndex::new(found.log.extents.clone());
         let Store { paths, disk, identity, .. } = &store;
-        for extent in &found.log.unfinished {
-            remove_extent(disk, paths, *extent)?;
-        }
+        found.log.unfinished.iter().try_for_each(|extent| remove_extent(disk, paths, *extent))?;
         let checkpoints = CheckpointWriter::start(WriterSetup {
             disk: disk.clone(),
             paths: paths.clone(),

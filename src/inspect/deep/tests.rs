@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use crate::checkpoint::protocol::History;
 use crate::format::frame::{FrameHeader, FrameKind, encode_frame};
 use crate::format::records::{
     BlockRef, CheckpointRecord, Directory, DoneRecord, InputPlan, OperatorRef, PlanRecord, RangeRef, Record,
@@ -12,9 +13,9 @@ use crate::format::segment::{Entry, entry_bytes, parse_trailer, trailer};
 use crate::id::{EpochId, SegmentId};
 use crate::inspect::report::VerifyReport;
 use crate::inspect::{verify, verify_deep};
-use crate::record::{group_of, hash_of};
+use crate::record::{group_of, hash_of, schema_hash};
 use crate::store::catalog::Catalog as CatalogWriter;
-use crate::store::segments::{EncodedGroup, EncodedState, LiveSize, write_segment};
+use crate::store::segments::{EncodedGroup, EncodedOperator, EncodedState, LiveSize, write_segment};
 use crate::store::{Disk, Store, StorePaths};
 
 type Row = (u64, Vec<u8>, Option<Vec<u8>>);
@@ -74,6 +75,7 @@ impl Made {
             key_type: "utf8".into(),
             value_type: "u64".into(),
             value_width: 8,
+            schema: schema_hash("u64"),
             keys,
         };
         let plan = |batch: u64| PlanRecord { batch, time_ms: batch * 1_000, next_block: 1, inputs: vec![] };
@@ -86,7 +88,14 @@ impl Made {
             segments: vec![],
             operators: vec![operator("totals", keys), operator("accumulator seen", 0)],
         };
-        let done = |batch| DoneRecord { batch, records: 0, bytes: 0, processing_us: 1_000, outputs: vec![] };
+        let done = |batch| DoneRecord {
+            batch,
+            records: 0,
+            bytes: 0,
+            processing_us: 1_000,
+            outputs: vec![],
+            changes: vec![],
+        };
         Made {
             segments: vec![base, delta],
             plans: (1..=5).map(plan).collect(),
@@ -109,7 +118,9 @@ impl Made {
                     entries.map(|(hash, key, value)| Entry { hash: *hash, key, value: value.as_deref() });
                 EncodedGroup::encode(*group, part.base, part.live, entries).unwrap()
             });
-            let state = EncodedState { operators: vec![("totals".into(), groups.collect())] };
+            let operator =
+                EncodedOperator { name: "totals".into(), schema: "u64".into(), groups: groups.collect() };
+            let state = EncodedState { operators: vec![operator] };
             let header = SegmentHeader { store: id, checkpoint: number };
             let mut segment =
                 write_segment(&store.disk, &store.paths, SegmentId(number), &header, &state).unwrap();
@@ -123,8 +134,8 @@ impl Made {
                 checkpoint.segments = written.iter().rev().copied().collect();
             }
         }
-        let mut catalog =
-            CatalogWriter::begin(Disk::default(), store.paths.clone(), id, EpochId(1), 0, 1).unwrap();
+        let start = History::default().next_epoch(id, EpochId(0), None);
+        let mut catalog = CatalogWriter::begin(Disk::default(), store.paths.clone(), start).unwrap();
         let mut checkpoints = self.checkpoints.into_iter().peekable();
         for plan in &self.plans {
             catalog.append(plan).unwrap();
@@ -295,7 +306,11 @@ fn wrong_batches_are_named() {
         made.done.push(DoneRecord { batch: 91, ..made.done[0].clone() });
     });
     violates("an amount is of its accumulator's type", |made| {
-        made.tallies = vec![TallyDelta { name: "accumulator seen".into(), archive: vec![1, 2, 3] }];
+        made.tallies = vec![TallyDelta {
+            name: "accumulator seen".into(),
+            schema: "u64".into(),
+            archive: vec![1, 2, 3],
+        }];
     });
 }
 

@@ -11,7 +11,7 @@ use crate::exec::Executor;
 use crate::format::records::{CatalogRecord, CheckpointRecord, PlanRecord, RollbackRecord, SegmentHeader};
 use crate::id::{EpochId, SegmentId};
 use crate::store::catalog::{
-    Catalog, EpochContents, EpochStart, epoch_name, list_epochs, read_epoch, salvage_epoch, sync_epoch,
+    Catalog, EpochContents, epoch_name, list_epochs, read_epoch, salvage_epoch, sync_epoch,
 };
 use crate::store::extents::read_block;
 use crate::store::pins::{Pins, pin_path};
@@ -29,8 +29,6 @@ pub(super) struct Rescue {
     store: [u8; 16],
     history: History,
     epochs: Vec<EpochId>,
-    /// The newest record of the epochs that stay where they are.
-    continues_after: u64,
     /// Whether epochs are put aside, so that what they say is said again.
     says_again: bool,
     /// Plans that lose blocks or get other numbers.
@@ -63,8 +61,6 @@ impl Rescue {
         }
         contents.retain(|epoch| !epoch.unfinished);
         let aside = save_epochs(paths, store, &mut contents, account)?;
-        let staying = contents.iter().filter(|epoch| !aside.contains(&epoch.epoch));
-        let continues_after = staying.filter_map(EpochContents::last_seq).max().unwrap_or(0);
         let history = fold(&contents);
         let pins = Pins::read(paths, store)?;
         for (name, what) in &pins.damage {
@@ -100,7 +96,6 @@ impl Rescue {
             paths: paths.clone(),
             store,
             epochs,
-            continues_after,
             says_again: !aside.is_empty(),
             plans,
             state: state.map(|state| (SegmentId(newest + 1), state)),
@@ -128,16 +123,14 @@ impl Rescue {
         }
         self.epochs.iter().try_for_each(|epoch| sync_epoch(disk, paths, *epoch))?;
         let newest = self.epochs.last().copied().unwrap_or(EpochId(0));
-        let start = EpochStart {
-            continues_after: self.continues_after,
-            ..history.next_epoch(*store, newest, history.job.clone())
-        };
+        let start = history.next_epoch(*store, newest, history.job.clone());
         let mut catalog = Catalog::begin(disk.clone(), paths.clone(), start)?;
+        // First: from here on no number of a batch that may be lost is free, whatever a crash leaves of the rest.
+        catalog.append(&record)?;
         if self.says_again {
-            say_again(&mut catalog, history)?;
+            say_again(&mut catalog, history, &record)?;
         }
         self.plans.iter().try_for_each(|plan| catalog.append(plan).map(drop))?;
-        catalog.append(&record)?;
         self.log.settle(disk, paths)
     }
 }
@@ -330,12 +323,14 @@ fn replayable(
     Ok((changed, last))
 }
 
-/// Everything that the catalog says, in an order that says the same.
-fn say_again(catalog: &mut Catalog, history: &History) -> Result<()> {
+/// Everything that the catalog says and that still counts, in an order that says the same.
+fn say_again(catalog: &mut Catalog, history: &History, after: &RollbackRecord) -> Result<()> {
     if let Some(run) = history.runs.last() {
         catalog.append(run)?;
     }
-    for (_, checkpoint) in &history.checkpoints {
+    let counts =
+        |record: &&CheckpointRecord| record.checkpoint <= after.target && record.batch <= after.target_batch;
+    for checkpoint in history.checkpoints.iter().map(|(_, record)| record).filter(counts) {
         catalog.append(checkpoint)?;
     }
     for plan in history.plans.values() {
