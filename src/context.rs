@@ -382,6 +382,12 @@ impl StreamingContext {
         driver::plan_upgrade(&self.components.settings, &self.graph.outline()?)
     }
 
+    /// Everything that checkpoints hold, in the order in which the job describes it.
+    #[cfg(feature = "testkit")]
+    pub(crate) fn states(&self) -> Result<Vec<Arc<OperatorState>>> {
+        Ok(self.graph.outline()?.states)
+    }
+
     /// Opens the store, restores the newest sound checkpoint, replays the batches after it, and then
     /// starts to receive and to run new batches. Returns when the job is ready.
     ///

@@ -137,12 +137,8 @@ pub use source::{
 };
 pub use time::{Clock, ManualClock, SystemClock, WakeUp};
 
-/// What the crate proves its own recovery with (feature `testkit`).
 #[cfg(feature = "testkit")]
-pub mod testkit {
-    pub use crate::rdd::LocalRdds;
-    pub use crate::store::FaultPlan;
-}
+pub mod testkit;
 
 /// Runs the examples in the documentation.
 #[doc(hidden)]

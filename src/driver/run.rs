@@ -45,6 +45,9 @@ impl Driver {
         drop(progress);
         if self.batches_since_checkpoint >= self.settings.checkpoint_every_batches {
             self.checkpoint()?;
+            if self.store.disk.is_in_order() {
+                self.finish_checkpoint()?;
+            }
         }
         self.note_busy(self.sources_wait);
         Ok(())

@@ -361,7 +361,7 @@ impl Driver {
         if !report.replayed.is_empty() || damaged || found.epochs.len() > EPOCHS_MAX {
             self.checkpoint()?;
         }
-        if damaged {
+        if damaged || self.store.disk.is_in_order() {
             // From here on nothing depends on what is damaged.
             self.finish_checkpoint()?;
         }

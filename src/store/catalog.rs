@@ -165,7 +165,7 @@ impl OpenEpoch {
     fn create(disk: &Disk, paths: &StorePaths, id: EpochId) -> Result<Self> {
         let dir = epoch_dir(paths, id);
         disk.create_dir(&dir)?;
-        disk.step("create database")?;
+        disk.step("create database", &dir)?;
         let db = open_sled(dir.clone())?;
         let db_path = dir.join("db");
         let db_file = open_options().read(true).write(true).open(&db_path);
@@ -182,12 +182,12 @@ impl OpenEpoch {
 
     fn write(&mut self, disk: &Disk, seq: u64, frame: &[u8]) -> Result<()> {
         let context = |cause| sled_error(&self.db_path, cause);
-        disk.step("insert record")?;
+        disk.step("insert record", &self.db_path)?;
         for (part, bytes) in frame.chunks(PART_BYTES).enumerate() {
             self.db.insert(record_key(seq, part), bytes).map_err(context)?;
         }
         self.used += frame.len() as u64;
-        disk.step("flush database")?;
+        disk.step("flush database", &self.db_path)?;
         self.db.flush().map_err(context)?;
         disk.sync(&self.db_file, &self.db_path)
     }

@@ -28,18 +28,23 @@ impl Disk {
     }
 
     /// Counts a step of something that is not a plain file operation.
-    pub(crate) fn step(&self, what: &str) -> Result<()> {
-        match &self.faults {
-            None => Ok(()),
-            Some(faults) => faults.step(what).map(|_| ()),
+    pub(crate) fn step(&self, what: &'static str, path: &Path) -> Result<()> {
+        match self.faults.as_ref().map(|faults| faults.step(what, path)).transpose()? {
+            None | Some(Step::Whole) => Ok(()),
+            Some(Step::Torn(error)) => Err(error),
         }
+    }
+
+    /// Whether a test wants checkpoints written before the next batch begins.
+    pub(crate) fn is_in_order(&self) -> bool {
+        self.faults.as_ref().is_some_and(|faults| faults.is_in_order())
     }
 
     pub(crate) fn create_dir(&self, path: &Path) -> Result<()> {
         if path.is_dir() {
             return Ok(());
         }
-        self.step("create directory")?;
+        self.step("create directory", path)?;
         let mut builder = fs::DirBuilder::new();
         let made = builder.recursive(true).mode(0o700).create(path);
         made.map_err(|cause| Error::io(format!("create directory {}", path.display()), cause))?;
@@ -51,7 +56,7 @@ impl Disk {
 
     /// A new file; it must not exist.
     pub(crate) fn create_file(&self, path: &Path) -> Result<File> {
-        self.step("create file")?;
+        self.step("create file", path)?;
         let file = open_options().write(true).read(true).create_new(true).open(path);
         file.map_err(|cause| Error::io(format!("create {}", path.display()), cause))
     }
@@ -59,23 +64,23 @@ impl Disk {
     pub(crate) fn write(&self, file: &mut File, bytes: &[u8], path: &Path) -> Result<()> {
         let context = |cause| Error::io(format!("write to {}", path.display()), cause);
         if let Some(faults) = &self.faults
-            && faults.step("write")? == Step::Torn
+            && let Step::Torn(error) = faults.step("write", path)?
         {
             file.write_all(&bytes[..bytes.len() / 2]).map_err(context)?;
-            faults.step("write torn")?;
+            return Err(error);
         }
         file.write_all(bytes).map_err(context)
     }
 
     /// Overwrites a few bytes that fit one sector.
     pub(crate) fn write_at(&self, file: &File, bytes: &[u8], path: &Path) -> Result<()> {
-        self.step("overwrite")?;
+        self.step("overwrite", path)?;
         file.write_all_at(bytes, 0).map_err(|cause| Error::io(format!("write to {}", path.display()), cause))
     }
 
     /// Makes the file's bytes and length durable.
     pub(crate) fn sync(&self, file: &File, path: &Path) -> Result<()> {
-        self.step("sync")?;
+        self.step("sync", path)?;
         file.sync_data().map_err(|cause| Error::io(format!("sync {}", path.display()), cause))
     }
 
@@ -90,13 +95,13 @@ impl Disk {
 
     /// Makes the names in a directory durable.
     pub(crate) fn sync_dir(&self, path: &Path) -> Result<()> {
-        self.step("sync directory")?;
+        self.step("sync directory", path)?;
         let synced = File::open(path).and_then(|dir| dir.sync_all());
         synced.map_err(|cause| Error::io(format!("sync directory {}", path.display()), cause))
     }
 
     pub(crate) fn rename(&self, from: &Path, to: &Path) -> Result<()> {
-        self.step("rename")?;
+        self.step("rename", to)?;
         fs::rename(from, to)
             .map_err(|cause| Error::io(format!("rename {} to {}", from.display(), to.display()), cause))
     }
@@ -114,7 +119,7 @@ impl Disk {
 
     /// Removes a file; one that is not there is no error.
     pub(crate) fn remove_file(&self, path: &Path) -> Result<()> {
-        self.step("remove file")?;
+        self.step("remove file", path)?;
         match fs::remove_file(path) {
             Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
                 Err(Error::io(format!("remove {}", path.display()), cause))
@@ -124,7 +129,7 @@ impl Disk {
     }
 
     pub(crate) fn remove_dir_all(&self, path: &Path) -> Result<()> {
-        self.step("remove directory")?;
+        self.step("remove directory", path)?;
         match fs::remove_dir_all(path) {
             Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
                 Err(Error::io(format!("remove directory {}", path.display()), cause))

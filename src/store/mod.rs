@@ -32,6 +32,8 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use disk::Disk;
 pub use fault::FaultPlan;
+#[cfg(any(test, feature = "testkit"))]
+pub use fault::{DiskStep, FaultKind};
 pub(crate) use identity::{Identity, refuse_foreign_directory};
 
 use crate::error::{Error, ErrorKind, Result};

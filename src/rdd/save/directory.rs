@@ -87,6 +87,6 @@ fn create_parents(disk: &Disk, parent: &Path) -> Result<()> {
 
 /// With the permissions that the process gives to what it makes: what is saved is for others to read.
 fn create(disk: &Disk, dir: &Path) -> Result<()> {
-    disk.step("create directory")?;
+    disk.step("create directory", dir)?;
     fs::create_dir(dir).map_err(|cause| Error::io(format!("create directory {}", dir.display()), cause))
 }

@@ -27,7 +27,7 @@ struct Steps {
 impl PartFile {
     /// An attempt before this one may have left a file: it is begun anew.
     pub(super) fn create(disk: &Disk, path: PathBuf) -> Result<Self> {
-        disk.step("create file")?;
+        disk.step("create file", &path)?;
         let file = File::create(&path);
         let file = file.map_err(|cause| Error::io(format!("create {}", path.display()), cause))?;
         Ok(PartFile { steps: BufWriter::new(Steps { disk: disk.clone(), file, path }) })
