@@ -189,3 +189,8 @@ struct AuditAndFork;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/upgrading.md")]
 struct Upgrading;
+
+/// Runs the programs of the page about tests.
+#[cfg(all(doctest, feature = "testkit"))]
+#[doc = include_str!("../docs/testing-your-job.md")]
+struct TestingYourJob;

@@ -19,6 +19,7 @@ use crate::format::frame::{FrameKind, decode_frame, encode_frame};
 use crate::format::records::{CatalogRecord, EpochRecord, JobRecord, Record};
 use crate::id::EpochId;
 use crate::store::disk::{open_options, read_small};
+use crate::store::fault::before_read;
 use crate::store::{Disk, StorePaths, numbered_entries};
 
 /// sled's segment: an epoch's database never grows beyond its first.
@@ -452,7 +453,11 @@ fn copy_database(from: &Path, to: &Path) -> Result<bool> {
         let wanted = shown == "db"
             || shown == "conf"
             || (shown.starts_with("snap.") && !shown.ends_with(".generating"));
-        if wanted && let Err(cause) = std::fs::copy(entry.path(), to.join(&name)) {
+        let copied = || {
+            before_read("open", &entry.path())?;
+            std::fs::copy(entry.path(), to.join(&name))
+        };
+        if wanted && let Err(cause) = copied() {
             return Err(Error::io(format!("read {}", entry.path().display()), cause));
         }
     }

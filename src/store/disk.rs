@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::store::fault::{FaultPlan, Step};
+use crate::store::fault::{FaultPlan, Step, before_read};
 
 /// The file system, through which every change of the store goes.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +32,14 @@ impl Disk {
         match self.faults.as_ref().map(|faults| faults.step(what, path)).transpose()? {
             None | Some(Step::Whole) => Ok(()),
             Some(Step::Torn(error)) => Err(error),
+        }
+    }
+
+    /// What is read below `root` counts too.
+    #[cfg(any(test, feature = "testkit"))]
+    pub(crate) fn watch_reads(&self, root: &Path) {
+        if let Some(faults) = &self.faults {
+            crate::store::fault::watch_reads(root, faults);
         }
     }
 
@@ -139,23 +147,29 @@ impl Disk {
     }
 }
 
+/// Opens a stored file to read it.
+pub(crate) fn open_to_read(path: &Path) -> std::io::Result<File> {
+    before_read("open", path)?;
+    File::open(path)
+}
+
 /// Reads exactly `length` bytes at `offset`; the caller has checked them against the file's length.
 pub(crate) fn read_at(file: &File, offset: u64, length: usize, path: &Path) -> Result<Vec<u8>> {
     let mut bytes = vec![0; length];
-    let read = file.read_exact_at(&mut bytes, offset);
+    let read = before_read("read", path).and_then(|()| file.read_exact_at(&mut bytes, offset));
     read.map_err(|cause| Error::io(format!("read {length} bytes at {offset} of {}", path.display()), cause))?;
     Ok(bytes)
 }
 
 /// Reads a file that must be at most `most` bytes long; `None` when it is not there.
 pub(crate) fn read_small(path: &Path, most: u64) -> Result<Option<Vec<u8>>> {
-    let file = match File::open(path) {
+    let file = match open_to_read(path) {
         Ok(file) => file,
         Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(cause) => return Err(Error::io(format!("open {}", path.display()), cause)),
     };
     let mut bytes = Vec::new();
-    let read = file.take(most + 1).read_to_end(&mut bytes);
+    let read = before_read("read", path).and_then(|()| file.take(most + 1).read_to_end(&mut bytes));
     read.map_err(|cause| Error::io(format!("read {}", path.display()), cause))?;
     if bytes.len() as u64 > most {
         return Err(Error::corrupt(format!("{} is longer than {most} bytes", path.display())));

@@ -13,7 +13,7 @@ use crate::format::block::{BLOCK_HEADER_BYTES, BlockHeader};
 use crate::format::frame::{FrameHeader, FrameKind, HEADER_BYTES, decode_frame, encode_frame};
 use crate::format::records::{BlockRef, ExtentHeader, Record};
 use crate::id::ExtentId;
-use crate::store::disk::{open_options, read_at};
+use crate::store::disk::{open_options, open_to_read, read_at};
 use crate::store::{Disk, StorePaths};
 
 /// Where the records of a block start in its buffer: after the frame's and the block's own header.
@@ -266,7 +266,7 @@ impl ExtentWriter {
 pub(crate) fn read_block(paths: &StorePaths, block: &BlockRef) -> Result<Vec<u8>> {
     let path = extent_path(paths, ExtentId(block.extent));
     let place = || format!("block {} at byte {} of {}", block.block, block.offset, path.display());
-    let file = match File::open(&path) {
+    let file = match open_to_read(&path) {
         Ok(file) => file,
         Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
             return Err(Error::corrupt(format!("{}: the file is missing", place())));

@@ -2,6 +2,8 @@
 
 #[cfg(any(test, feature = "testkit"))]
 pub use planned::{DiskStep, FaultKind};
+#[cfg(any(test, feature = "testkit"))]
+pub(super) use planned::{before_read, watch_reads};
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +12,8 @@ use crate::error::{Error, Result};
 
 /// Which step on the disk fails, for tests of recovery.
 ///
-/// Every operation that changes the disk is a step with a number, counted from 1. What happens at a step is one of
+/// Every operation that changes the disk is a step with a number, counted from 1; every opening and reading of a stored
+/// file is one as well, counted apart. What happens at a step is one of
 /// `FaultKind`: a **crash** leaves it half done (a write stops in its middle) and from then on every step fails, as if
 /// the process had died there; the others fail the chosen steps alone, and the disk is well again after them.
 ///
@@ -57,6 +60,13 @@ impl FaultPlan {
     }
 }
 
+/// What a build without tests does before a stored file is read: nothing.
+#[cfg(not(any(test, feature = "testkit")))]
+#[inline]
+pub(super) fn before_read(_: &'static str, _: &Path) -> std::io::Result<()> {
+    Ok(())
+}
+
 #[cfg(any(test, feature = "testkit"))]
 mod planned {
     use std::fmt;
@@ -64,7 +74,7 @@ mod planned {
     use std::ops::Range;
     use std::path::{Path, PathBuf};
     use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-    use std::sync::{Arc, Mutex, PoisonError};
+    use std::sync::{Arc, Mutex, PoisonError, Weak};
 
     use super::{FaultPlan, Step};
     use crate::error::{Error, ErrorKind, Result};
@@ -98,6 +108,26 @@ mod planned {
         }
     }
 
+    /// The plans that want to know of what is read below a store: most readers know nothing of a disk.
+    static WATCHED: Mutex<Vec<(PathBuf, Weak<FaultPlan>)>> = Mutex::new(Vec::new());
+
+    /// From now on reads below `root` are steps of `plan`.
+    pub(in crate::store) fn watch_reads(root: &Path, plan: &Arc<FaultPlan>) {
+        let mut watched = WATCHED.lock().unwrap_or_else(PoisonError::into_inner);
+        // Of two lives on one store, the later one.
+        watched.retain(|(other, plan)| other != root && plan.strong_count() > 0);
+        watched.push((root.to_owned(), Arc::downgrade(plan)));
+    }
+
+    /// Counts a read and fails it if a plan says so.
+    pub(in crate::store) fn before_read(what: &'static str, path: &Path) -> io::Result<()> {
+        let plan = {
+            let watched = WATCHED.lock().unwrap_or_else(PoisonError::into_inner);
+            watched.iter().find(|(root, _)| path.starts_with(root)).and_then(|(_, plan)| plan.upgrade())
+        };
+        plan.map_or(Ok(()), |plan| plan.planned.read(what, path))
+    }
+
     /// What a plan has besides its count.
     #[derive(Debug, Default)]
     pub(super) struct Planned {
@@ -109,6 +139,8 @@ mod planned {
         #[cfg_attr(not(feature = "testkit"), expect(dead_code, reason = "the kit asks for it"))]
         started_at: AtomicU64,
         passed: Mutex<Vec<DiskStep>>,
+        failing_reads: Range<u64>,
+        reads: Mutex<Vec<DiskStep>>,
     }
 
     impl Planned {
@@ -144,6 +176,19 @@ mod planned {
         }
     }
 
+    impl Planned {
+        fn read(&self, what: &'static str, path: &Path) -> io::Result<()> {
+            let mut reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
+            reads.push(DiskStep { what, path: path.to_owned() });
+            let read = reads.len() as u64;
+            if !self.failing_reads.contains(&read) {
+                return Ok(());
+            }
+            self.has_failed.store(true, Ordering::SeqCst);
+            Err(io::Error::other(format!("input/output error (injected at read {read})")))
+        }
+    }
+
     fn crash(step: u64, what: &str) -> Error {
         Error::new(ErrorKind::Io, format!("injected crash at disk step {step} ({what})"))
     }
@@ -176,6 +221,24 @@ mod planned {
         pub fn of(faults: impl IntoIterator<Item = (Range<u64>, FaultKind)>) -> Arc<Self> {
             let planned = Planned { faults: faults.into_iter().collect(), ..Planned::default() };
             Arc::new(FaultPlan { planned, ..FaultPlan::default() })
+        }
+
+        /// Openings and reads of stored files in this range, counted from 1, fail with an input/output error.
+        ///
+        /// ```
+        /// use millpond::testkit::FaultPlan;
+        ///
+        /// let plan = FaultPlan::failing_reads(2..3);
+        /// assert!(plan.reads().is_empty());
+        /// ```
+        pub fn failing_reads(reads: Range<u64>) -> Arc<Self> {
+            let planned = Planned { failing_reads: reads, ..Planned::default() };
+            Arc::new(FaultPlan { planned, ..FaultPlan::default() })
+        }
+
+        /// The openings and reads of stored files that were begun, in their order.
+        pub fn reads(&self) -> Vec<DiskStep> {
+            self.planned.reads.lock().unwrap_or_else(PoisonError::into_inner).clone()
         }
 
         /// A slow disk: each step takes `ms_per_step` of the job's manual clock. It is counted, not timed, so that

@@ -9,7 +9,7 @@ use crate::format::block::BlockHeader;
 use crate::format::frame::{FrameHeader, FrameKind, HEADER_BYTES, decode_frame};
 use crate::format::records::{BlockRef, ExtentHeader, Record};
 use crate::id::{ExtentId, StreamId};
-use crate::store::disk::{read_at, read_small};
+use crate::store::disk::{open_to_read, read_at, read_small};
 use crate::store::extents::{LogEnd, extent_path, witness_path};
 use crate::store::{StorePaths, numbered_entries};
 
@@ -204,7 +204,7 @@ pub(crate) fn witness_of(paths: &StorePaths) -> Result<Option<(u64, u64)>> {
 
 fn open_extent(paths: &StorePaths, store: [u8; 16], id: ExtentId) -> Result<FoundExtent> {
     let path = extent_path(paths, id);
-    let file = File::open(&path).map_err(|cause| Error::io(format!("open {}", path.display()), cause))?;
+    let file = open_to_read(&path).map_err(|cause| Error::io(format!("open {}", path.display()), cause))?;
     let length =
         file.metadata().map_err(|cause| Error::io(format!("look at {}", path.display()), cause))?.len();
     let start = read_at(&file, 0, length.min(EXTENT_HEADER_BYTES_MAX as u64) as usize, &path)?;

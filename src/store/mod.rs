@@ -95,6 +95,8 @@ impl Store {
     /// is something else or the store another job's, [`ErrorKind::Corrupt`] when its identity is damaged.
     pub(crate) fn open(root: &Path, job: &str, disk: Disk) -> Result<Self> {
         let paths = StorePaths::new(root);
+        #[cfg(any(test, feature = "testkit"))]
+        disk.watch_reads(root);
         identity::refuse_foreign_directory(&paths)?;
         disk.create_dir(root)?;
         let lock = take_lock(&paths.lock())?;

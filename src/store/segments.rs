@@ -20,7 +20,7 @@ use crate::format::segment::{
 };
 use crate::id::SegmentId;
 use crate::record::schema_hash;
-use crate::store::disk::read_at;
+use crate::store::disk::{open_to_read, read_at};
 use crate::store::{Disk, StorePaths, numbered_entries};
 
 const TRAILER_BYTES: u64 = (HEADER_BYTES + TRAILER_PAYLOAD_BYTES) as u64;
@@ -205,7 +205,7 @@ impl Segment {
     pub(crate) fn open(paths: &StorePaths, store: [u8; 16], expected: &SegmentRef) -> Result<Self> {
         let id = SegmentId(expected.segment);
         let path = segment_path(paths, id);
-        let file = match File::open(&path) {
+        let file = match open_to_read(&path) {
             Ok(file) => file,
             Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
                 return Err(Error::corrupt(format!("{} is missing", path.display())));

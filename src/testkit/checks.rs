@@ -11,7 +11,7 @@ impl<I: Input> Case<'_, I> {
         plan: Option<&CrashPlan>,
         differences: Vec<Difference>,
     ) -> Failure {
-        let (plan, setup) = (plan.cloned(), self.setup.clone());
+        let (plan, setup) = (plan.cloned(), Box::new(self.setup.clone()));
         Failure { case: case.into(), differences, error: None, plan, setup }
     }
 
@@ -19,7 +19,7 @@ impl<I: Input> Case<'_, I> {
     pub(super) fn outcome_of(&self, case: &str, plan: &CrashPlan) -> Result<Outcome, Failure> {
         let planned = Some(plan).filter(|plan| !plan.0.is_empty());
         self.run(&crashes(plan))
-            .map_err(|error| Failure { error: Some(error), ..self.failure(case, planned, Vec::new()) })
+            .map_err(|error| Failure { error: Some(error.into()), ..self.failure(case, planned, Vec::new()) })
     }
 }
 

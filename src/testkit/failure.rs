@@ -57,11 +57,11 @@ pub struct Failure {
     /// What came out otherwise than it should; empty when the job did not come that far.
     pub differences: Vec<Difference>,
     /// What stopped the job.
-    pub error: Option<Error>,
+    pub error: Option<Box<Error>>,
     /// The crashes, when there were any.
     pub plan: Option<CrashPlan>,
     /// How the job ran.
-    pub setup: Setup,
+    pub setup: Box<Setup>,
 }
 
 impl fmt::Display for Failure {

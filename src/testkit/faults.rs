@@ -1,5 +1,6 @@
 //! Does a job survive a disk that fails for a moment?
 
+use crate::error::Error;
 use crate::store::{DiskStep, FaultPlan};
 use crate::testkit::checks::{case, step_text};
 use crate::testkit::recovers::spread;
@@ -16,6 +17,9 @@ pub struct FaultCoverage {
     pub steps: usize,
     /// Single faults.
     pub faults: usize,
+    /// Reads of stored files that were made to fail: each of a start after a crash early in the run, late in it, and
+    /// at its end.
+    pub reads: usize,
     /// Two faults, the second in the same life or in the start after the first.
     pub pairs: usize,
     /// Pairs of which [`Setup::pairs_max`] left no room; those that were run are spread evenly over all.
@@ -38,7 +42,7 @@ impl Setup {
         let case = case(self, &job, input);
         let counting = FaultPlan::in_order([]);
         let expected = case.run(std::slice::from_ref(&counting)).map_err(|error| Failure {
-            error: Some(error),
+            error: Some(error.into()),
             ..case.failure("a run that nothing disturbed", None, Vec::new())
         })?;
         let passed = counting.passed();
@@ -49,13 +53,51 @@ impl Setup {
         let check = |lives: &Vec<Vec<Fault>>| compare(&case, &expected, &passed, lives);
         let failed = first_failure(singles.len(), |at| check(&singles[at]));
         failed.map_or(Ok(()), Err)?;
+        let reads = failing_reads(&case, &expected, passed.len() as u64)?;
         let pairs = pairs_of(&passed);
         let chosen = spread(&(0..pairs.len()).collect::<Vec<_>>(), self.pairs_max);
         let failed = first_failure(chosen.len(), |at| check(&pairs[chosen[at]]));
         failed.map_or(Ok(()), Err)?;
         let pairs_left_out = pairs.len() - chosen.len();
-        Ok(FaultCoverage { steps: passed.len(), faults: singles.len(), pairs: chosen.len(), pairs_left_out })
+        Ok(FaultCoverage {
+            steps: passed.len(),
+            faults: singles.len(),
+            reads,
+            pairs: chosen.len(),
+            pairs_left_out,
+        })
     }
+}
+
+/// Starts after a crash read what is stored; each of these reads fails once.
+fn failing_reads<I: Input>(case: &Case<'_, I>, expected: &Outcome, steps: u64) -> Result<usize, Failure> {
+    let mut count = 0;
+    for crash in [steps / 3, steps * 2 / 3, steps].map(|step| step.max(1)) {
+        let crashed = || FaultPlan::in_order([(crash..crash + 1, FaultKind::Crash)]);
+        let counting = FaultPlan::in_order([]);
+        let told = format!("after a crash at disk step {crash}");
+        let stopped = |told: String, error: Error| Failure {
+            error: Some(error.into()),
+            ..case.failure(told, None, Vec::new())
+        };
+        case.run(&[crashed(), counting.clone()]).map_err(|error| stopped(told.clone(), error))?;
+        let reads = counting.reads();
+        count += reads.len();
+        let failed = first_failure(reads.len(), |at| {
+            let read = at as u64 + 1;
+            let what = step_text(&reads, read);
+            let told = format!("{told}, then an error at read {read} of the start after it ({what})");
+            match case.run(&[crashed(), FaultPlan::failing_reads(read..read + 1)]) {
+                Err(error) => Some(stopped(told, error)),
+                Ok(found) => {
+                    let differences = expected.differences(&found);
+                    (!differences.is_empty()).then(|| case.failure(told, None, differences))
+                }
+            }
+        });
+        failed.map_or(Ok(()), Err)?;
+    }
+    Ok(count)
 }
 
 /// Every way in which a step can fail.
@@ -94,7 +136,7 @@ fn compare<I: Input>(
     let plans: Vec<_> = lives.iter().map(|faults| FaultPlan::in_order(faults.iter().cloned())).collect();
     let (differences, error) = match case.run(&plans) {
         Ok(found) => (expected.differences(&found), None),
-        Err(error) => (Vec::new(), Some(error)),
+        Err(error) => (Vec::new(), Some(Box::new(error))),
     };
     if differences.is_empty() && error.is_none() {
         return None;

@@ -81,7 +81,7 @@ impl Undisturbed {
         let counting = FaultPlan::in_order([]);
         let run = case.run(std::slice::from_ref(&counting));
         let expected = run.map_err(|error| Failure {
-            error: Some(error),
+            error: Some(error.into()),
             ..case.failure("a run that nothing disturbed", None, Vec::new())
         })?;
         Ok(Undisturbed { expected, passed: counting.passed() })
@@ -100,7 +100,10 @@ impl Undisturbed {
         let differences = match run {
             Ok(found) => self.expected.differences(&found),
             Err(error) => {
-                return Err(Failure { error: Some(error), ..case.failure(told(), Some(plan), Vec::new()) });
+                return Err(Failure {
+                    error: Some(error.into()),
+                    ..case.failure(told(), Some(plan), Vec::new())
+                });
             }
         };
         if differences.is_empty() {

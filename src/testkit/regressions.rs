@@ -57,7 +57,7 @@ impl Regressions {
         let is_new = !path.exists();
         let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path).ok()?;
         let head = if is_new { HEAD } else { "" };
-        write!(file, "{head}{} {plan}\n", self.test).ok()?;
+        writeln!(file, "{head}{} {plan}", self.test).ok()?;
         Some(path.clone())
     }
 }

@@ -54,7 +54,7 @@ fn upgrade<I: Input>(
     let point =
         format!("the old version {how} after batch {batches_before}, the new one started on its store");
     let stopped_by =
-        |error: Error| Failure { error: Some(error), ..new.failure(point.clone(), None, Vec::new()) };
+        |error: Error| Failure { error: Some(error.into()), ..new.failure(point.clone(), None, Vec::new()) };
     let handover = Handover::reach(old, batches_before, stopped).map_err(stopped_by)?;
     let counting = FaultPlan::in_order([]);
     let home = handover.home().map_err(stopped_by)?;
@@ -98,7 +98,7 @@ impl Handover {
         let plan = FaultPlan::in_order([(step..step + 1, FaultKind::Crash)]);
         let run = self.home().and_then(|home| new.run_in(&home, &[plan]));
         match run {
-            Err(error) => Some(Failure { error: Some(error), ..new.failure(told, None, Vec::new()) }),
+            Err(error) => Some(Failure { error: Some(error.into()), ..new.failure(told, None, Vec::new()) }),
             Ok(found) => {
                 let differences = expected.differences(&found);
                 (!differences.is_empty()).then(|| new.failure(told, None, differences))
