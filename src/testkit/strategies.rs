@@ -40,10 +40,6 @@ pub fn cases(usual: u32) -> ProptestConfig {
 ///     context.collect("counts", &words.count_by_value());
 /// }
 ///
-/// proptest! {
-///     #![proptest_config(strategies::cases(4))]
-///     # fn keep_the_macro_happy(_ in 0..1) {}
-/// }
 /// proptest!(strategies::cases(4), |(
 ///     input in batches("[ab]{1,2}", 1..4, 0..5),
 ///     setup in strategies::setups(),
