@@ -1,6 +1,6 @@
 //! Counted disk steps, so that a test can stop the world at each of them.
 
-#[cfg(any(test, feature = "testkit"))]
+#[cfg(feature = "testkit")]
 pub use planned::{DiskStep, FaultKind};
 #[cfg(any(test, feature = "testkit"))]
 pub(super) use planned::{before_read, watch_reads};

@@ -32,7 +32,7 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use disk::Disk;
 pub use fault::FaultPlan;
-#[cfg(any(test, feature = "testkit"))]
+#[cfg(feature = "testkit")]
 pub use fault::{DiskStep, FaultKind};
 pub(crate) use identity::{Identity, refuse_foreign_directory};
 
