@@ -193,4 +193,4 @@ struct Upgrading;
 /// Runs the programs of the page about tests.
 #[cfg(all(doctest, feature = "testkit"))]
 #[doc = include_str!("../docs/testing-your-job.md")]
-struct TestingYourJob;
+struct TestkitGuide;
