@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use millpond::{ErrorKind, FORMAT_VERSION};
 
 use crate::jobs::{Job, KILLED_AFTER};
-use crate::{Golden, tool, tool_json};
+use crate::{Golden, second_reader, tool, tool_json};
 
 const MAGIC: &[u8] = b"MLPD";
 const HEADER_BYTES: usize = 24;
@@ -106,6 +106,10 @@ fn is_refused(golden: &Golden, what: &str) {
     assert_eq!(outcome.code, 2, "{what}: {outcome:?}");
     assert!(outcome.err.contains("unsupported format version"), "{what}: {outcome:?}");
     assert_eq!(outcome.err.lines().count(), 1, "{outcome:?}");
+    // The second reader does not look at the receive log.
+    if what != "extent" {
+        second_reader::says_unsupported(golden.root());
+    }
     let refused = Job::start(golden.root(), golden.describe, KILLED_AFTER, false).err();
     let refused = refused.unwrap_or_else(|| panic!("{what}: a start takes it"));
     assert_eq!(refused.kind(), ErrorKind::Incompatible, "{what}: {refused}");

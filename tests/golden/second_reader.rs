@@ -72,6 +72,15 @@ fn a_reader_made_from_the_document_prints_the_same_bytes() {
     }
 }
 
+/// That it refuses a store of a newer version, and as that.
+pub fn says_unsupported(dir: &Path) {
+    if python_is_there() {
+        let refused = &reader(dir, &[words(&["checkpoints", "store"])])[0];
+        assert_eq!(refused.code, 2, "{refused:?}");
+        assert!(refused.err.contains("unsupported format version"), "{refused:?}");
+    }
+}
+
 /// A sequence of numbers that is the same each time.
 struct Numbers(u64);
 

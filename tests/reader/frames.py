@@ -1,141 +1,13 @@
-"""Frames and archives: sections 3, 5, 6 and 7.1 of checkpoint-format.md."""
+"""Frames and archives: sections 3, 5, 6 and 7.1 of checkpoint-format.md, whose tables are read from it."""
 
+import re
 import struct
 import zlib
+from pathlib import Path
 
 VERSIONS = range(1, 2)
 MAGIC = b"MLPD"
 HEADER_BYTES = 24
-
-# Section 5. To a new kind belongs a line here, and one in RECORDS if it has an archive.
-KINDS = {
-    1: "Identity",
-    2: "Epoch",
-    3: "Run",
-    4: "Plan",
-    5: "Done",
-    6: "Checkpoint",
-    7: "Witness",
-    8: "Tallies",
-    16: "ExtentHeader",
-    17: "Block",
-    32: "SegmentHeader",
-    33: "Page",
-    34: "Directory",
-    35: "Trailer",
-}
-
-# The kinds of the catalog and the structure at the root of their archives.
-CATALOG = {
-    "Epoch": "EpochRecord",
-    "Run": "RunRecord",
-    "Plan": "PlanRecord",
-    "Done": "DoneRecord",
-    "Checkpoint": "CheckpointRecord",
-    "Tallies": "TalliesRecord",
-}
-
-# Section 6: the name, size and alignment of each structure, then offset, type and name of its fields.
-RECORDS = """
-EpochRecord 24 8
-    0 u8x16 store
-    16 u64 continues_after
-RunRecord 64 8
-    0 string job
-    8 string version
-    16 u64 started_ms
-    24 u64 batch_interval_ms
-    32 u64 checkpoint_every_batches
-    40 u32 partitions
-    44 u32 threads
-    48 u64 fingerprint
-    56 list:LineageNode lineage
-LineageNode 40 4
-    0 u32 id
-    4 string operation
-    12 string name
-    20 string record_type
-    28 list:u32 parents
-    36 bool wide
-PlanRecord 32 8
-    0 u64 batch
-    8 u64 time_ms
-    16 u64 next_block
-    24 list:InputPlan inputs
-InputPlan 24 8
-    0 u64 stream
-    8 list:BlockRef blocks
-    16 list:RangeRef ranges
-BlockRef 32 8
-    0 u64 block
-    8 u64 extent
-    16 u64 offset
-    24 u32 length
-    28 u32 crc
-RangeRef 40 8
-    0 string partition
-    8 u64 start
-    16 u64 end
-    24 u64 size
-    32 u64 stamp
-TalliesRecord 24 8
-    0 u64 batch
-    8 u32 part
-    12 u32 parts
-    16 list:TallyDelta deltas
-TallyDelta 16 4
-    0 string name
-    8 list:u8 archive
-DoneRecord 40 8
-    0 u64 batch
-    8 u64 records
-    16 u64 bytes
-    24 u64 processing_us
-    32 list:string outputs
-CheckpointRecord 56 8
-    0 u64 checkpoint
-    8 u64 batch
-    16 u64 time_ms
-    24 u64 next_block
-    32 u64 fingerprint
-    40 list:SegmentRef segments
-    48 list:OperatorRef operators
-SegmentRef 24 8
-    0 u64 segment
-    8 u64 length
-    16 u32 directory_crc
-OperatorRef 40 8
-    0 string name
-    8 string key_type
-    16 string value_type
-    24 u32 value_width
-    32 u64 keys
-ExtentHeader 40 8
-    0 u8x16 store
-    16 u64 previous
-    24 u64 previous_length
-    32 u64 first_block
-SegmentHeader 24 8
-    0 u8x16 store
-    16 u64 checkpoint
-Directory 8 4
-    0 list:OperatorDirectory operators
-OperatorDirectory 16 4
-    0 string name
-    8 list:GroupDirectory groups
-GroupDirectory 48 8
-    0 u16 group
-    2 bool base
-    8 u64 entries
-    16 u64 bytes
-    24 u64 live_keys
-    32 u64 live_bytes
-    40 list:PageRef pages
-PageRef 16 8
-    0 u64 offset
-    8 u64 first_hash
-"""
-
 
 class Corrupt(Exception):
     """Stored bytes are damaged."""
@@ -168,19 +40,37 @@ def frame(data, at=0, end=None, kind=None, id=None):
     return KINDS[number], found, payload, crc, behind
 
 
-def _tables():
+def _cells(line):
+    return [cell.strip().replace("`", "") for cell in line.strip("|").split("|")]
+
+
+def _kinds(document):
+    """Section 5: kinds of frames by number, and of those with an archive its root by the name of the kind."""
+    kinds, roots = {}, {}
+    for line in document.partition("### Kinds of frames")[2].partition("\n0 is no kind")[0].splitlines():
+        number, name, *_, payload = _cells(line) if line.startswith("|") else [""] * 5
+        if number.isdigit():
+            kinds[int(number)] = name
+            root = re.fullmatch(r"archive of an? (\w+)", payload)
+            roots.update({name: root[1]} if root else {})
+    return kinds, roots
+
+
+def _tables(document):
+    """Section 6: the size and alignment of each structure, and the offset, type and name of its fields."""
     tables = {}
-    for line in RECORDS.strip().splitlines():
-        if line.startswith(" "):
-            offset, type, name = line.split()
-            tables[last][2].append((int(offset), type, name))
-        else:
-            last, size, align = line.split()
-            tables[last] = (int(size), int(align), [])
+    for part in re.split(r"^####? ", document, flags=re.M):
+        head = re.match(r"`(\w+)` \((\d+) bytes, aligned to (\d+)\)", part)
+        if head:
+            rows = [_cells(line) for line in part.splitlines() if re.match(r"\| \d", line)]
+            fields = [(int(offset), type, name) for offset, _, type, name, *_ in rows]
+            tables[head[1]] = int(head[2]), int(head[3]), fields
     return tables
 
 
-TABLES = _tables()
+DOCUMENT = (Path(__file__).resolve().parents[2] / "checkpoint-format.md").read_text(encoding="utf-8")
+KINDS, ROOTS = _kinds(DOCUMENT)
+TABLES = _tables(DOCUMENT)
 INTEGERS = {"u8": 1, "u16": 2, "u32": 4, "u64": 8}
 
 
@@ -189,6 +79,8 @@ class Archive:
 
     def __init__(self, data):
         self.data = data
+        # Lists and texts that share their bytes must not multiply, nor elements without any.
+        self.left = 4 * len(data) + 16
 
     def bytes(self, at, length):
         if at < 0 or length < 0 or at + length > len(self.data):
@@ -227,6 +119,9 @@ class Archive:
     def list(self, at, size, align):
         """Where the elements of a list begin and how many there are."""
         to, count = self.target(at, at), self.unsigned(at + 4, 4)
+        self.left -= count
+        if self.left < 0:
+            raise Corrupt("a list of more than there is")
         self.bytes(to, count * size)
         if to % align:
             raise Corrupt("a list that is not aligned")
@@ -238,14 +133,14 @@ class Archive:
             return self.unsigned(at, INTEGERS[type])
         if type == "bool":
             return self.boolean(at)
-        if type == "u8x16":
+        if type == "u8 x 16":
             return self.bytes(at, 16)
         if type == "string":
             return self.text(at)
-        if type == "list:u8":
+        if type == "list of u8":
             return self.bytes(*self.list(at, 1, 1))
-        if type.startswith("list:"):
-            type = type[len("list:") :]
+        if type.startswith("list of "):
+            type = type[len("list of ") :]
             size, align = layout(type)
             to, count = self.list(at, size, align)
             return [self.value(type, to + n * size) for n in range(count)]
@@ -262,7 +157,7 @@ def layout(type):
         return INTEGERS[type], INTEGERS[type]
     if type == "bool":
         return 1, 1
-    if type == "string" or type.startswith("list:"):
+    if type == "string" or type.startswith("list of "):
         return 8, 4
     return TABLES[type][:2]
 

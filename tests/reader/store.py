@@ -5,13 +5,14 @@ import struct
 from pathlib import Path
 
 import database
-from frames import CATALOG, HEADER_BYTES, Corrupt, Incompatible, frame, record
+from frames import HEADER_BYTES, ROOTS, Corrupt, Incompatible, frame, record
 from xxh3 import hash
 
 IDENTITY_BYTES_MAX = 4096
 TRAILER_BYTES = HEADER_BYTES + 16
 TOMBSTONE = 1 << 31
 RETAINED_MIN = 2
+CATALOG = [kind for kind, root in ROOTS.items() if root.endswith("Record")]
 
 
 def numbered(directory, suffix=""):
@@ -69,7 +70,7 @@ class Epoch:
                 kind, _, payload, _, end = frame(whole, kind=CATALOG, id=seq)
                 if end != len(whole):
                     raise Corrupt("a record is followed by something")
-                found = record(CATALOG[kind], payload)
+                found = record(ROOTS[kind], payload)
             except Corrupt:
                 return
             if not self.records and (kind != "Epoch" or found["store"] != store):
@@ -82,10 +83,6 @@ class Epoch:
 
     def last(self):
         return self.records[-1][0] if self.records else 0
-
-    def came_to_nothing(self):
-        kinds = {kind for _, kind, _ in self.records}
-        return not self.damage and kinds <= {"Epoch", "Run", "Job"}
 
 
 class Segment:
