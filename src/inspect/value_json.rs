@@ -182,7 +182,7 @@ impl Shape {
 /// An archive that is being read.
 struct Archive<'a> {
     bytes: &'a [u8],
-    /// How many more values are read: lists that refer to each other's bytes must not multiply.
+    /// How many more values, and bytes of text, are read: what refers to each other's bytes must not multiply.
     left: usize,
 }
 
@@ -213,9 +213,14 @@ impl Archive<'_> {
                 let code = u32::try_from(little_endian(self.get(at, 4)?)).ok()?;
                 Value::String(char::from_u32(code)?.to_string())
             }
-            Shape::String => Value::String(self.string(at)?),
+            Shape::String => {
+                let text = self.string(at)?;
+                self.left = self.left.checked_sub(text.len())?;
+                Value::String(text)
+            }
             Shape::Bytes => {
                 let (to, count) = self.list(at)?;
+                self.left = self.left.checked_sub(count)?;
                 bytes_json(self.get(to, count)?)
             }
             Shape::List(element) => self.elements(element, at)?,
@@ -366,6 +371,16 @@ mod tests {
         bytes.extend((-8i32).to_le_bytes());
         bytes.extend(u32::MAX.to_le_bytes());
         assert_eq!(record_json("alloc::vec::Vec<()>", &bytes), None);
+        // Many texts that are all the same.
+        let mut texts = vec![b'x'; 400];
+        for n in 0..100_i32 {
+            texts.extend((400_u32 >> 6 << 8 | 0x80 | 400 & 0x3f).to_le_bytes());
+            texts.extend((-400 - 8 * n).to_le_bytes());
+        }
+        texts.extend((-800_i32).to_le_bytes());
+        texts.extend(100_u32.to_le_bytes());
+        assert_eq!(record_json("Vec<String>", &texts), None);
+        assert!(record_json("String", &texts[..408]).is_some());
         let deep = "alloc::vec::Vec<alloc::vec::Vec<alloc::vec::Vec<u16>>>";
         assert_eq!(record_json(deep, &bytes), None);
     }

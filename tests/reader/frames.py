@@ -87,6 +87,11 @@ class Archive:
             raise Corrupt("an archive refers to what is outside of it")
         return self.data[at : at + length]
 
+    def spend(self, count):
+        self.left -= count
+        if self.left < 0:
+            raise Corrupt("an archive that refers to more than it has")
+
     def unsigned(self, at, width):
         if at % width:
             raise Corrupt("a number that is not aligned")
@@ -111,6 +116,7 @@ class Archive:
             found = self.bytes(self.target(at + 4, at), length)
         else:
             found = inline[: inline.find(0xFF)] if 0xFF in inline else inline
+        self.spend(len(found))
         try:
             return found.decode()
         except UnicodeDecodeError:
@@ -119,9 +125,7 @@ class Archive:
     def list(self, at, size, align):
         """Where the elements of a list begin and how many there are."""
         to, count = self.target(at, at), self.unsigned(at + 4, 4)
-        self.left -= count
-        if self.left < 0:
-            raise Corrupt("a list of more than there is")
+        self.spend(count)
         self.bytes(to, count * size)
         if to % align:
             raise Corrupt("a list that is not aligned")

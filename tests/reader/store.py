@@ -37,7 +37,8 @@ class Epoch:
 
     def __init__(self, number, directory, store):
         self.number, self.records, self.damage = number, [], []
-        self.witness = self._witness(directory / "witness")
+        witness = directory / "witness"
+        self.witness = self._witness(witness)
         try:
             parts = database.pairs((directory / "db").read_bytes())
             self._take(parts, store)
@@ -45,7 +46,7 @@ class Epoch:
             self.damage.append("there is no database")
         except Corrupt as error:
             self.damage.append(str(error))
-        self.unfinished = self.witness is None and len(self.records) <= 1
+        self.unfinished = not witness.exists() and len(self.records) <= 1
         if self.witness is None and not self.unfinished:
             self.damage.append("there is no sound witness")
         if self.witness is not None and self.last() < self.witness:
