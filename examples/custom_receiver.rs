@@ -16,7 +16,7 @@ use std::io::{self, BufRead, Write};
 use std::net::TcpListener;
 use std::time::Duration;
 
-use millpond::{BlockStore, Receiver, ReceiverError, StopMode, StreamingContext, rkyv};
+use millpond::{BlockStore, Receiver, ReceiverError, StopMode, StreamingContext};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
@@ -28,15 +28,15 @@ fn cents(number: u64) -> u64 {
 
 // -- the job's side --
 
-#[derive(Clone, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
-#[rkyv(crate = millpond::rkyv)]
+#[millpond::data]
+#[derive(Clone)]
 struct Sale {
     number: u64,
     cents: u64,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
-#[rkyv(crate = millpond::rkyv)]
+#[millpond::data]
+#[derive(Clone, Debug, Default, PartialEq)]
 struct Takings {
     last: u64,
     cents: u64,

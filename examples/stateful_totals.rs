@@ -20,24 +20,24 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use millpond::{BatchInfo, OutputError, Rdd, StreamingContext, rkyv};
+use millpond::{BatchInfo, OutputError, Rdd, StreamingContext};
 use numbered::Numbered;
 
 const ORDERS: u64 = 6_000;
 const ORDERS_PER_BATCH: u64 = 120;
 
-/// What the stream is made of. It crosses a shuffle, so it has rkyv's derives.
-#[derive(Clone, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
-#[rkyv(crate = millpond::rkyv)]
+/// What the stream is made of. It crosses a shuffle, so it is data.
+#[millpond::data]
+#[derive(Clone)]
 struct Order {
     customer: String,
     cents: u64,
     leaves: bool,
 }
 
-/// What is kept for each customer. It is checkpointed, so it has the same derives.
-#[derive(Clone, Debug, Default, PartialEq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
-#[rkyv(crate = millpond::rkyv)]
+/// What is kept for each customer. It is checkpointed, so it is data too.
+#[millpond::data]
+#[derive(Clone, Debug, Default, PartialEq)]
 struct Account {
     orders: u64,
     cents: u64,

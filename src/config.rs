@@ -98,6 +98,10 @@ pub struct Settings {
     pub task_attempts_max: u32,
     /// A start may drop the state of operators that the job no longer has. Default false.
     pub allow_dropping_state: bool,
+    /// A start fails with [`ErrorKind::Nondeterministic`] when a batch that it computes again changes the state in another
+    /// way than it did before. Default false: it goes on with what the replay made, and says so in the log and in
+    /// [`RecoveryReport::differences`](crate::RecoveryReport::differences).
+    pub refuse_replay_differences: bool,
     /// SIGINT (Ctrl-C) and SIGTERM stop the job gracefully, a second one at once. Default true.
     pub stop_on_signals: bool,
 }
@@ -120,6 +124,7 @@ impl Settings {
             backpressure: None,
             task_attempts_max: 4,
             allow_dropping_state: false,
+            refuse_replay_differences: false,
             stop_on_signals: true,
         }
     }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::batch::input::{BlockReader, LineBlocks, RecordBlocks};
+use crate::batch::input::{BlockReader, InputReader, LineBlocks, RecordBlocks};
 use crate::config::{Backpressure, Settings};
 use crate::driver::{self, Components, JobHandle, Listeners, StopMode, StreamingListener, UpgradePlan};
 use crate::dstream::{DStream, Graph, InputKind, PollSource};
@@ -17,7 +17,7 @@ use crate::id::{BatchTime, StreamId};
 use crate::rdd::{Rdd, Record};
 use crate::record::{Data, Text};
 use crate::source::{BlockStore, Offer, Positions, Queue, Receiver, ReplayableSource, SocketReceiver};
-use crate::state::{OperatorState, StateType};
+use crate::state::{KnownSchema, OperatorState, StateType};
 use crate::store::{Disk, FaultPlan};
 use crate::time::{Clock, SystemClock};
 
@@ -69,6 +69,8 @@ impl ContextBuilder {
         task_attempts_max: u32,
         /// Whether a start may drop the state of operators that are gone. Default false.
         allow_dropping_state: bool,
+        /// Whether a start fails when a replayed batch changes the state otherwise than it did before. Default false.
+        refuse_replay_differences: bool,
         /// Whether SIGINT and SIGTERM stop the job. Default true.
         stop_on_signals: bool,
     }
@@ -242,11 +244,12 @@ impl StreamingContext {
     /// The records of a source that can be read again.
     pub fn replayable_stream<S: ReplayableSource>(&self, name: &str, source: S) -> DStream<S::Item> {
         let reader = source.reader();
-        let state_type = StateType { key: "utf8".into(), value: "position".into(), value_width: 24 };
+        let schema = KnownSchema::of_text("position");
+        let state_type = StateType { key: "utf8".into(), value: "position".into(), value_width: 24, schema };
         let state = OperatorState::new(&format!("{POSITIONS_PREFIX}{name}"), state_type);
         let kind =
             InputKind::Replayable { source: Box::new(Poll { source }), positions: Positions::new(state) };
-        self.input(name, "replayable_stream", kind, None, Some(reader))
+        self.input(name, "replayable_stream", kind, InputReader::Ranges(reader))
     }
 
     /// The records that a [`Receiver`] of yours stores.
@@ -257,7 +260,7 @@ impl StreamingContext {
             Box::pin(async move { receiver.lock().await.receive(BlockStore::new(inlet)).await }) as _
         });
         let kind = InputKind::Receiver { task, ends_by_itself: false };
-        self.received(name, "receiver_stream", kind, Arc::new(RecordBlocks))
+        self.received(name, "receiver_stream", kind, RecordBlocks::of::<R::Item>())
     }
 
     /// A stream that is filled by hand, for tests: what was pushed before a batch is in it.
@@ -284,7 +287,7 @@ impl StreamingContext {
         let queue = Queue::new();
         let end = queue.clone();
         let kind = InputKind::Queue(Box::new(move |runtime, inlet| end.connect(runtime, inlet)));
-        (self.received(name, "queue_stream", kind, Arc::new(RecordBlocks)), queue)
+        (self.received(name, "queue_stream", kind, RecordBlocks::of::<T>()), queue)
     }
 
     /// The records of all these streams, batch by batch, in the order in which they are given; duplicates
@@ -332,7 +335,7 @@ impl StreamingContext {
         kind: InputKind,
         blocks: Arc<dyn BlockReader<T>>,
     ) -> DStream<T> {
-        self.input(name, operation, kind, Some(blocks), None)
+        self.input(name, operation, kind, InputReader::Blocks(blocks))
     }
 
     fn input<T: Record>(
@@ -340,15 +343,14 @@ impl StreamingContext {
         name: &str,
         operation: &str,
         kind: InputKind,
-        blocks: Option<Arc<dyn BlockReader<T>>>,
-        ranges: Option<Arc<dyn crate::source::RangeReader<T>>>,
+        reader: InputReader<T>,
     ) -> DStream<T> {
         let name: Arc<str> = name.into();
         let stream = StreamId::of(&name);
         let id = self.graph.add_node::<T>(operation, &name, &[], false);
-        self.graph.add_input(&name, kind);
+        self.graph.add_input(&name, kind, reader.schema().to_owned());
         DStream::new(&self.graph, id, move |batch| {
-            Ok(batch.input_rdd(&name, batch.input(stream), blocks.clone(), ranges.clone()))
+            Ok(batch.input_rdd(&name, batch.input(stream), reader.clone()))
         })
     }
 

@@ -27,6 +27,9 @@ pub enum ErrorKind {
     Source,
     /// A user's closure panicked or returned an error on every attempt.
     UserCode,
+    /// A batch that is computed again changed the state in another way than before: a closure does not depend on its
+    /// arguments alone, or the code has changed.
+    Nondeterministic,
     /// The job is stopped, or stops: nothing more is taken.
     Stopped,
 }

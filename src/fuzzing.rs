@@ -12,8 +12,8 @@ use crate::format::block::{BlockEncoding, BlockHeader, for_each_record};
 use crate::format::frame::{self, FrameHeader, HEADER_BYTES, encode_frame};
 use crate::format::object::{OBJECT_HEADER_BYTES, ObjectFrame, ObjectHeader, ObjectKind, object_frame};
 use crate::format::records::{
-    CatalogRecord, CheckpointRecord, Directory, DoneRecord, EpochRecord, ExtentHeader, PlanRecord, Record,
-    RunRecord, SegmentHeader, TalliesRecord,
+    CatalogRecord, CheckpointRecord, Directory, DoneRecord, EpochRecord, ExtentHeader, JobRecord, PlanRecord,
+    Record, RunRecord, SegmentHeader, TalliesRecord,
 };
 use crate::format::segment::{self, entries, entry_bytes};
 use crate::record::{Data, DataBuffer};
@@ -30,6 +30,7 @@ pub fn decode_frame(bytes: &[u8]) {
     drop(CatalogRecord::from_frame(bytes));
     decode_as::<EpochRecord>(bytes);
     decode_as::<RunRecord>(bytes);
+    decode_as::<JobRecord>(bytes);
     decode_as::<PlanRecord>(bytes);
     decode_as::<DoneRecord>(bytes);
     decode_as::<CheckpointRecord>(bytes);
@@ -133,8 +134,8 @@ pub fn object_records<T: Data>(records: &[T], next: &mut u64) -> Vec<u8> {
 
 /// Bytes as a key and as a value of types by their names, as the tool shows them.
 #[cfg(feature = "tool")]
-pub fn show(key_type: &str, value_type: &str, width: u32, bytes: &[u8]) {
-    crate::inspect::show(key_type, value_type, width, bytes);
+pub fn show(key_type: &str, value_type: &str, schema: &str, bytes: &[u8]) {
+    crate::inspect::show(key_type, value_type, schema, bytes);
 }
 
 /// Reads a store as a start does, and then the state of `totals` and every block that waits.

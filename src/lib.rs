@@ -32,6 +32,9 @@
 //!
 //! The modules below read in the order in which data flows; each uses only those before it.
 
+// What the attribute writes speaks of `millpond`, also here.
+extern crate self as millpond;
+
 // -- ground --
 
 mod error;
@@ -89,6 +92,11 @@ mod context;
 #[cfg(feature = "tool")]
 pub mod inspect;
 
+// -- changing one by hand --
+
+#[cfg(feature = "tool")]
+pub mod maintenance;
+
 #[cfg(feature = "parquet")]
 pub use arrow_array;
 #[cfg(feature = "parquet")]
@@ -99,8 +107,9 @@ pub use context::{ActiveOrStarted, ContextBuilder, RunningContext, StreamingCont
 pub use driver::{
     BatchCompleted, BatchStarted, BatchSubmitted, ChangedSetting, CheckpointFailed, CheckpointWritten,
     ContextState, Failure, JobHandle, OutputOperationCompleted, OutputOperationStarted, PlannedState,
-    PlannedStream, Progress, ReceiverFailed, ReceiverStarted, ReceiverStopped, RecoveryReport, StatsListener,
-    StopMode, StreamInput, StreamMatch, StreamingListener, StreamingStarted, StreamingStopped, UpgradePlan,
+    PlannedStream, Progress, ReceiverFailed, ReceiverStarted, ReceiverStopped, RecoveryReport,
+    ReplayDifference, StatsListener, StopMode, StreamInput, StreamMatch, StreamingListener, StreamingStarted,
+    StreamingStopped, UpgradePlan,
 };
 pub use dstream::{
     Accumulator, Broadcast, DStream, Dataset, Deduplicated, EventStream, EventWindows, Fallible,
@@ -110,8 +119,11 @@ pub use dstream::{
 pub use error::{Error, ErrorKind, Result};
 pub use format::{FORMAT_VERSION, FORMAT_VERSION_OLDEST};
 pub use id::{BatchId, BatchTime, BlockId, CheckpointId, EpochId, ExtentId, SegmentId, StreamId};
+pub use millpond_derive::{Described, data};
 pub use rdd::{Emitter, FallibleRdd, ObjectFile, Rdd, Record, StorageLevel, read_object_file};
-pub use record::{Data, DataBuffer, DeadLetter, Key, Text, WindowResult, Words};
+pub use record::{
+    Data, DataBuffer, DeadLetter, Described, Fields, Key, Schema, Text, Variants, WindowResult, Words,
+};
 pub use rkyv;
 #[cfg(feature = "sqlite")]
 pub use rusqlite;

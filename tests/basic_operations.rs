@@ -262,19 +262,8 @@ fn update_state_by_key_with_removals() {
 /// "Object lifecycle": state of a type of its own that counts how long it was seen.
 #[test]
 fn update_state_by_key_with_objects() {
-    #[derive(
-        Clone,
-        Debug,
-        Default,
-        PartialEq,
-        Eq,
-        PartialOrd,
-        Ord,
-        millpond::rkyv::Archive,
-        millpond::rkyv::Serialize,
-        millpond::rkyv::Deserialize,
-    )]
-    #[rkyv(crate = millpond::rkyv)]
+    #[millpond::data]
+    #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
     struct Lifecycle {
         values: Vec<u32>,
         seen: u32,

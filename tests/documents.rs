@@ -23,7 +23,7 @@ fn identifiers(text: &str) -> Vec<(usize, &str)> {
 /// The public functions, types, traits, fields, variants, modules and features that the source declares.
 fn declared() -> BTreeSet<String> {
     let mut found = BTreeSet::new();
-    for source in sources("src") {
+    for source in sources("src").into_iter().chain(sources("derive/src")) {
         for line in source.shipped.lines().map(str::trim_start) {
             let words = identifiers(line);
             let keyword = words

@@ -10,7 +10,7 @@ use crate::format::block::{BlockEncoding, BlockHeader, for_each_record};
 use crate::format::frame::HEADER_BYTES;
 use crate::rdd::{Chunks, Emitter, Lineage, NodeInfo, Parent, Rdd, RddNode, Record};
 use crate::receive_log::ReceivedBlock;
-use crate::record::{Data, DataBuffer, Text};
+use crate::record::{Data, DataBuffer, Schema, Text};
 use crate::source::{RangeReader, SourceRange, emit_lines};
 use crate::store::StorePaths;
 use crate::store::extents::{BLOCK_DATA_AT, read_block};
@@ -43,33 +43,84 @@ impl BatchInput {
     }
 }
 
+/// How the records of a stream are read.
+pub(crate) enum InputReader<T> {
+    /// From blocks of the log.
+    Blocks(Arc<dyn BlockReader<T>>),
+    /// From where the source has them.
+    Ranges(Arc<dyn RangeReader<T>>),
+}
+
+impl<T> Clone for InputReader<T> {
+    fn clone(&self) -> Self {
+        match self {
+            InputReader::Blocks(blocks) => InputReader::Blocks(blocks.clone()),
+            InputReader::Ranges(ranges) => InputReader::Ranges(ranges.clone()),
+        }
+    }
+}
+
+impl<T> InputReader<T> {
+    /// Of the records in the stream's blocks; empty for lines and where there are no blocks.
+    pub(crate) fn schema(&self) -> &str {
+        match self {
+            InputReader::Blocks(blocks) => blocks.schema(),
+            InputReader::Ranges(_) => "",
+        }
+    }
+}
+
 /// How the records of a stream are read from a block.
 pub(crate) trait BlockReader<T>: Send + Sync {
+    /// Of the records; empty for lines.
+    fn schema(&self) -> &str;
+
     /// Emits the records of a block frame, and returns how many there were.
-    fn read(&self, frame: &Arc<Vec<u8>>, encoding: BlockEncoding, out: &mut Emitter<'_, T>) -> Result<u64>;
+    fn read(&self, frame: &Arc<Vec<u8>>, header: &BlockHeader, out: &mut Emitter<'_, T>) -> Result<u64>;
 }
 
 /// Reads lines.
 pub(crate) struct LineBlocks;
 
 impl BlockReader<Text> for LineBlocks {
-    fn read(
-        &self,
-        frame: &Arc<Vec<u8>>,
-        encoding: BlockEncoding,
-        out: &mut Emitter<'_, Text>,
-    ) -> Result<u64> {
-        expect(encoding, BlockEncoding::Lines)?;
+    fn schema(&self) -> &str {
+        ""
+    }
+
+    fn read(&self, frame: &Arc<Vec<u8>>, header: &BlockHeader, out: &mut Emitter<'_, Text>) -> Result<u64> {
+        expect(header.encoding, BlockEncoding::Lines)?;
         emit_lines(frame, BLOCK_DATA_AT, out)
     }
 }
 
 /// Reads archived records.
-pub(crate) struct RecordBlocks;
+pub(crate) struct RecordBlocks {
+    schema: Schema,
+    hash: u64,
+}
+
+impl RecordBlocks {
+    pub(crate) fn of<T: Data>() -> Arc<Self> {
+        let schema = Schema::of::<T>();
+        Arc::new(RecordBlocks { hash: schema.hash(), schema })
+    }
+}
 
 impl<T: Data> BlockReader<T> for RecordBlocks {
-    fn read(&self, frame: &Arc<Vec<u8>>, encoding: BlockEncoding, out: &mut Emitter<'_, T>) -> Result<u64> {
-        expect(encoding, BlockEncoding::Records)?;
+    fn schema(&self) -> &str {
+        self.schema.text()
+    }
+
+    fn read(&self, frame: &Arc<Vec<u8>>, header: &BlockHeader, out: &mut Emitter<'_, T>) -> Result<u64> {
+        expect(header.encoding, BlockEncoding::Records)?;
+        if header.schema != self.hash {
+            let message = format!(
+                "the block holds records of another type than the stream of this name now has, which is {}: go back to \
+                 the type that it had until they are processed",
+                self.schema.text()
+            );
+            return Err(Error::new(crate::error::ErrorKind::Incompatible, message));
+        }
         let mut buffer = DataBuffer::default();
         let mut records = 0;
         for_each_record(&frame[BLOCK_DATA_AT..], |bytes| {
@@ -95,8 +146,7 @@ struct InputNode<T> {
     name: Arc<str>,
     input: Arc<BatchInput>,
     paths: Arc<StorePaths>,
-    blocks: Option<Arc<dyn BlockReader<T>>>,
-    ranges: Option<Arc<dyn RangeReader<T>>>,
+    reader: InputReader<T>,
 }
 
 impl<T: Record> Lineage for InputNode<T> {
@@ -133,13 +183,13 @@ impl<T: Record> RddNode<T> for InputNode<T> {
 impl<T: Record> InputNode<T> {
     fn read_block(&self, task: &TaskContext, block: &ReceivedBlock, out: &mut Emitter<'_, T>) -> Result<u64> {
         task.set_origin(format!("block {} of `{}`", block.place.block, self.name));
-        let reader = self.blocks.as_ref().ok_or_else(|| self.changed_kind("blocks"))?;
+        let InputReader::Blocks(reader) = &self.reader else { return Err(self.changed_kind("blocks")) };
         let frame = match &block.frame {
             Some(frame) => frame.clone(),
             None => Arc::new(read_block(&self.paths, &block.place)?),
         };
         let (header, _) = BlockHeader::parse(&frame[HEADER_BYTES..])?;
-        reader.read(&frame, header.encoding, out)
+        reader.read(&frame, &header, out)
     }
 
     fn read_range(&self, task: &TaskContext, at: usize, out: &mut Emitter<'_, T>) -> Result<u64> {
@@ -148,7 +198,7 @@ impl<T: Record> InputNode<T> {
             "{} from {} to {} of `{}`",
             range.partition, range.start, range.end, self.name
         ));
-        let reader = self.ranges.as_ref().ok_or_else(|| self.changed_kind("ranges"))?;
+        let InputReader::Ranges(reader) = &self.reader else { return Err(self.changed_kind("ranges")) };
         reader.read(range, out)
     }
 
@@ -165,13 +215,12 @@ impl Batch {
         &self,
         name: &Arc<str>,
         input: Arc<BatchInput>,
-        blocks: Option<Arc<dyn BlockReader<T>>>,
-        ranges: Option<Arc<dyn RangeReader<T>>>,
+        reader: InputReader<T>,
     ) -> Rdd<T> {
         let partitions = input.blocks.len() + input.ranges.len();
         let mut info = NodeInfo::new(&self.executor, "input", partitions);
         info.detail = format!(" `{name}` of {}", self.id);
-        let node = InputNode { info, name: name.clone(), input, paths: self.paths().clone(), blocks, ranges };
+        let node = InputNode { info, name: name.clone(), input, paths: self.paths().clone(), reader };
         Rdd::new(&self.executor, node)
     }
 }

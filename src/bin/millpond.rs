@@ -1,5 +1,7 @@
-//! The `millpond` command: looks into a store without changing it.
+//! The `millpond` command: looks into a store, and changes one by hand.
 
+#[path = "millpond/maintain.rs"]
+mod maintain;
 #[path = "millpond/pages.rs"]
 mod pages;
 
@@ -17,7 +19,7 @@ const SOUND: u8 = 0;
 const DAMAGED: u8 = 1;
 const NOT_RUN: u8 = 2;
 
-/// Looks into the store of a millpond job. Nothing is changed, and the job may be running.
+/// Looks into the store of a millpond job, which may be running. Only the verbs that take --confirm can change it.
 ///
 /// Exit code: 0 sound, 1 damaged, 2 could not run.
 #[derive(Parser)]
@@ -37,8 +39,8 @@ enum Verb {
     Checkpoint {
         #[command(flatten)]
         target: Target,
-        /// The number of the checkpoint.
-        id: u64,
+        /// The number of the checkpoint, or the name of a pin.
+        id: String,
     },
     /// Reads and checks every byte, lists all that is wrong and says what to do.
     Verify(Target),
@@ -98,10 +100,10 @@ enum Verb {
     Diff {
         #[command(flatten)]
         target: Target,
-        /// The checkpoint to compare with.
-        from: u64,
-        /// The checkpoint to compare.
-        to: u64,
+        /// The checkpoint to compare with, by number or pin.
+        from: String,
+        /// The checkpoint to compare, by number or pin.
+        to: String,
         /// Only this operator.
         #[arg(long, value_name = "NAME")]
         operator: Option<String>,
@@ -116,9 +118,11 @@ enum Verb {
         /// The directory of the copy, which must not exist.
         to: PathBuf,
         /// Begin the copy at this checkpoint, and leave other ones out.
-        #[arg(long, value_name = "ID")]
-        checkpoint: Option<u64>,
+        #[arg(long, value_name = "ID|PIN")]
+        checkpoint: Option<String>,
     },
+    #[command(flatten)]
+    Maintain(maintain::Verb),
     /// Prints the completions for a shell.
     Completions {
         /// The shell.
@@ -151,9 +155,9 @@ struct Query {
     /// So many entries are shown.
     #[arg(long, value_name = "N", default_value_t = 100)]
     limit: usize,
-    /// The checkpoint; the newest sound one by default.
-    #[arg(long, value_name = "CHECKPOINT")]
-    at: Option<u64>,
+    /// The checkpoint, by number or pin; the newest sound one by default.
+    #[arg(long, value_name = "ID|PIN")]
+    at: Option<String>,
 }
 
 /// What goes to standard output, and whether the store is sound.
@@ -175,7 +179,8 @@ fn look(verb: &Verb) -> Result<Output> {
             run(target, inspect::checkpoints, |report| report.sound, pages::checkpoints)
         }
         Verb::Checkpoint { target, id } => {
-            run(target, |dir| inspect::checkpoint(dir, *id), |report| report.sound, pages::state::checkpoint)
+            let read = |dir: &Path| inspect::checkpoint(dir, inspect::checkpoint_number(dir, id)?);
+            run(target, read, |report| report.sound, pages::state::checkpoint)
         }
         Verb::Verify(target) => run(target, inspect::verify, |report| report.sound, pages::verification),
         Verb::Batches { target, last } => {
@@ -201,7 +206,12 @@ fn look(verb: &Verb) -> Result<Output> {
         Verb::Growth(target) => run(target, inspect::growth, |report| report.sound, pages::state::growth),
         Verb::State { target, operator, query } => {
             let Query { key, prefix, limit, at } = query;
-            let query = StateQuery { key: key.clone(), prefix: prefix.clone(), limit: *limit, at: *at };
+            let query = StateQuery {
+                key: key.clone(),
+                prefix: prefix.clone(),
+                limit: *limit,
+                at: numbered(target, at)?,
+            };
             run(
                 target,
                 |dir| inspect::state(dir, operator, &query),
@@ -210,12 +220,16 @@ fn look(verb: &Verb) -> Result<Output> {
             )
         }
         Verb::Diff { target, from, to, operator, limit } => {
-            let read = |dir: &Path| inspect::diff(dir, *from, *to, operator.as_deref(), *limit);
+            let [from, to] = [from, to].map(|name| inspect::checkpoint_number(&target.dir, name));
+            let (from, to) = (from?, to?);
+            let read = |dir: &Path| inspect::diff(dir, from, to, operator.as_deref(), *limit);
             run(target, read, |report| report.sound, pages::state::diff)
         }
         Verb::Copy { target, to, checkpoint } => {
-            run(target, |dir| inspect::copy(dir, to, *checkpoint), |report| report.sound, pages::job::copy)
+            let checkpoint = numbered(target, checkpoint)?;
+            run(target, |dir| inspect::copy(dir, to, checkpoint), |report| report.sound, pages::job::copy)
         }
+        Verb::Maintain(verb) => maintain::run(verb),
         Verb::Completions { shell } => {
             let mut bytes = Vec::new();
             clap_complete::generate(*shell, &mut Command::command(), "millpond", &mut bytes);
@@ -223,6 +237,10 @@ fn look(verb: &Verb) -> Result<Output> {
         }
         Verb::Man { verb } => man(verb.as_deref()),
     }
+}
+
+fn numbered(target: &Target, checkpoint: &Option<String>) -> Result<Option<u64>> {
+    checkpoint.as_ref().map(|name| inspect::checkpoint_number(&target.dir, name)).transpose()
 }
 
 fn sound(bytes: Vec<u8>) -> Result<Output> {

@@ -134,9 +134,14 @@ fn difference(name: &str, kept: &StateType, asked: &StateType, can_migrate: bool
     }
     let what = if kept.value == asked.value {
         format!(
-            "the states of `{name}` are of the type {} with {} bytes in the checkpoint and with {} bytes in the job: its \
-             fields have changed",
-            kept.value, kept.value_width, asked.value_width
+            "the states of `{name}` are of the type {}, whose fields have changed: it had {} bytes and the schema {:016x} \
+             in the checkpoint, and has {} bytes and the schema {:016x} in the job, {}",
+            kept.value,
+            kept.value_width,
+            kept.schema.hash,
+            asked.value_width,
+            asked.schema.hash,
+            asked.schema.text()
         )
     } else {
         format!("the state of `{name}` is {} in the checkpoint and {} in the job", kept.value, asked.value)
@@ -152,6 +157,8 @@ fn difference(name: &str, kept: &StateType, asked: &StateType, can_migrate: bool
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::schema_hash;
+    use crate::state::KnownSchema;
 
     fn operator(name: &str, key: &str, value: &str, keys: u64) -> OperatorRef {
         OperatorRef {
@@ -159,12 +166,18 @@ mod tests {
             key_type: key.into(),
             value_type: value.into(),
             value_width: 8,
+            schema: schema_hash(value),
             keys,
         }
     }
 
     fn state(name: &str, value: &str) -> Arc<OperatorState> {
-        let state_type = StateType { key: "bytes".into(), value: value.into(), value_width: 8 };
+        let state_type = StateType {
+            key: "bytes".into(),
+            value: value.into(),
+            value_width: 8,
+            schema: KnownSchema::of_text(value),
+        };
         OperatorState::new(name, state_type)
     }
 

@@ -9,5 +9,7 @@
 pub(crate) mod matching;
 pub(crate) mod protocol;
 pub(crate) mod recovery;
+#[cfg(feature = "tool")]
+pub(crate) mod rollback;
 pub(crate) mod tallies;
 pub(crate) mod writer;

@@ -5,11 +5,12 @@ use std::ops::Range;
 
 use crate::checkpoint::tallies::Tallies;
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::features::Features;
 use crate::format::records::{
-    CatalogRecord, CheckpointRecord, DoneRecord, PlanRecord, RunRecord, TallyDelta,
+    CatalogRecord, CheckpointRecord, DoneRecord, JobRecord, PlanRecord, RollbackRecord, RunRecord, TallyDelta,
 };
 use crate::id::EpochId;
-use crate::store::catalog::EpochContents;
+use crate::store::catalog::{EpochContents, EpochStart};
 
 /// The catalog as one history: what all readable epochs say together.
 #[derive(Debug, Default)]
@@ -24,8 +25,14 @@ pub(crate) struct History {
     pub(crate) tallies: BTreeMap<u64, Vec<TallyDelta>>,
     /// Oldest first, each with the epoch it is in.
     pub(crate) checkpoints: Vec<(EpochId, CheckpointRecord)>,
+    /// Those that no longer count since the job was put back, oldest first.
+    pub(crate) dropped: Vec<(EpochId, CheckpointRecord)>,
     /// Oldest first.
     pub(crate) runs: Vec<RunRecord>,
+    /// What the job was when the newest epoch began.
+    pub(crate) job: Option<JobRecord>,
+    /// What readers and writers of the store have to know.
+    pub(crate) features: Features,
     /// Whether the very first record of the store is readable, so that nothing before it can be missing.
     pub(crate) from_start: bool,
     /// The newest sound record.
@@ -40,12 +47,26 @@ pub(crate) struct History {
     pub(crate) damage: Vec<String>,
 }
 
+impl History {
+    /// What the epoch after all others begins with, of which `newest` is the last.
+    pub(crate) fn next_epoch(&self, store: [u8; 16], newest: EpochId, job: Option<JobRecord>) -> EpochStart {
+        EpochStart {
+            store,
+            epoch: newest.next(),
+            continues_after: self.last_seq,
+            first_seq: self.committed_seq.max(self.last_seq) + 1,
+            features: self.features,
+            job,
+        }
+    }
+}
+
 /// From which of the epochs, oldest first, on there are only starts that came to nothing: a batch that fails
 /// each time it is replayed must not leave an epoch for every try. The first epoch of a store always counts.
 pub(crate) fn idle_from(epochs: &[EpochContents]) -> usize {
     let counts = |epoch: &EpochContents| {
         let only_starts = |(_, record): &(u64, CatalogRecord)| {
-            matches!(record, CatalogRecord::Epoch(_) | CatalogRecord::Run(_))
+            matches!(record, CatalogRecord::Epoch(_) | CatalogRecord::Job(_) | CatalogRecord::Run(_))
         };
         let is_first = epoch.records.first().is_none_or(|(seq, _)| *seq == 1);
         is_first || !epoch.damage.is_empty() || !epoch.records.iter().all(only_starts)
@@ -73,7 +94,8 @@ pub(crate) fn fold(epochs: &[EpochContents]) -> History {
     let mut tallies = Tallies::default();
     for (epoch, record) in records.into_values() {
         match record {
-            CatalogRecord::Epoch(_) => {}
+            CatalogRecord::Epoch(start) => history.features.join(&start),
+            CatalogRecord::Job(job) => history.job = Some(job),
             CatalogRecord::Run(run) => {
                 // A run emits anew what the one before did not finish, and may add less, or nothing.
                 tallies = Tallies::default();
@@ -92,10 +114,54 @@ pub(crate) fn fold(epochs: &[EpochContents]) -> History {
                 }
                 history.done.insert(done.batch, done);
             }
-            CatalogRecord::Checkpoint(checkpoint) => history.checkpoints.push((epoch, checkpoint)),
+            CatalogRecord::Checkpoint(checkpoint) => history.add_checkpoint(epoch, checkpoint),
+            CatalogRecord::Rollback(rollback) => history.roll_back(epoch, rollback),
         }
     }
     history
+}
+
+impl History {
+    fn add_checkpoint(&mut self, epoch: EpochId, checkpoint: CheckpointRecord) {
+        // A repair says again what it keeps.
+        self.checkpoints.retain(|(_, known)| known.checkpoint != checkpoint.checkpoint);
+        let at = self.checkpoints.partition_point(|(_, known)| known.checkpoint < checkpoint.checkpoint);
+        self.checkpoints.insert(at, (epoch, checkpoint));
+    }
+
+    /// Newer checkpoints no longer count. Plans, completions and what batches added stay: the next start computes
+    /// the batches after the target again.
+    fn roll_back(&mut self, epoch: EpochId, rollback: RollbackRecord) {
+        let RollbackRecord { target, target_batch, checkpoint, .. } = rollback;
+        let is_newer = |record: &CheckpointRecord| record.checkpoint > target || record.batch > target_batch;
+        let dropped = self.checkpoints.extract_if(.., |(_, record)| is_newer(record));
+        self.dropped.extend(dropped);
+        self.add_checkpoint(epoch, checkpoint);
+    }
+
+    /// The checkpoints that are `sound`, as retention sees them.
+    pub(crate) fn retained(&self, sound: impl Fn(&CheckpointRecord) -> bool) -> Vec<Retained> {
+        let plans_from = |batch: u64| self.planned_in.get(&(batch + 1)).copied();
+        let checkpoints = self.checkpoints.iter().filter(|(_, record)| sound(record));
+        checkpoints
+            .map(|(epoch, record)| Retained::of(*epoch, plans_from(record.batch).unwrap_or(*epoch), record))
+            .collect()
+    }
+
+    /// The newest number of a checkpoint, whether it still counts or not.
+    pub(crate) fn newest_checkpoint(&self) -> u64 {
+        self.all_checkpoints().map(|record| record.checkpoint).max().unwrap_or(0)
+    }
+
+    /// The newest number of a segment that any checkpoint refers to.
+    pub(crate) fn newest_segment(&self) -> u64 {
+        let segments = self.all_checkpoints().flat_map(|record| &record.segments);
+        segments.map(|segment| segment.segment).max().unwrap_or(0)
+    }
+
+    fn all_checkpoints(&self) -> impl Iterator<Item = &CheckpointRecord> {
+        self.checkpoints.iter().chain(&self.dropped).map(|(_, record)| record)
+    }
 }
 
 /// Finds the newest batch and how much is missing after it. A checkpoint speaks for what is missing before it
@@ -111,7 +177,8 @@ fn count_unreadable(history: &mut History, records: &BTreeMap<u64, (EpochId, Cat
             CatalogRecord::Checkpoint(checkpoint) => {
                 Some(checkpoint.batch).filter(|batch| *batch > history.newest_batch)
             }
-            CatalogRecord::Epoch(_) | CatalogRecord::Run(_) => None,
+            CatalogRecord::Rollback(rollback) => Some(rollback.next_batch.saturating_sub(1)),
+            CatalogRecord::Epoch(_) | CatalogRecord::Job(_) | CatalogRecord::Run(_) => None,
         };
         readable += 1;
         if let Some(batch) = known {
@@ -257,7 +324,14 @@ mod tests {
     }
 
     fn done(batch: u64) -> CatalogRecord {
-        CatalogRecord::Done(DoneRecord { batch, records: 0, bytes: 0, processing_us: 0, outputs: vec![] })
+        CatalogRecord::Done(DoneRecord {
+            batch,
+            records: 0,
+            bytes: 0,
+            processing_us: 0,
+            outputs: vec![],
+            changes: vec![],
+        })
     }
 
     fn checkpoint(checkpoint: u64, batch: u64) -> CatalogRecord {
@@ -274,7 +348,12 @@ mod tests {
     }
 
     fn epoch(epoch: u64, continues_after: u64, first: u64, records: Vec<CatalogRecord>) -> EpochContents {
-        let start = CatalogRecord::Epoch(EpochRecord { store: [0; 16], continues_after });
+        let start = CatalogRecord::Epoch(EpochRecord {
+            store: [0; 16],
+            continues_after,
+            compatible: 0,
+            incompatible: 0,
+        });
         let records: Vec<_> = (first..).zip(std::iter::once(start).chain(records)).collect();
         let witness = records.last().map(|(seq, _)| *seq);
         EpochContents { epoch: EpochId(epoch), witness, records, damage: vec![], unfinished: false }
@@ -307,7 +386,7 @@ mod tests {
     #[test]
     fn what_a_batch_added_counts_only_if_it_is_done_and_complete() {
         let tallies = |batch: u64, part: u32, parts: u32| {
-            let delta = TallyDelta { name: "count".into(), archive: vec![part as u8] };
+            let delta = TallyDelta { name: "count".into(), schema: "u64".into(), archive: vec![part as u8] };
             CatalogRecord::Tallies(TalliesRecord { batch, part, parts, deltas: vec![delta] })
         };
         let history = fold(&[
@@ -334,20 +413,10 @@ mod tests {
     #[test]
     fn what_a_run_that_ended_added_to_a_batch_that_was_not_done_never_counts() {
         let tallies = |parts: u32| {
-            let delta = TallyDelta { name: "count".into(), archive: vec![1] };
+            let delta = TallyDelta { name: "count".into(), schema: "u64".into(), archive: vec![1] };
             CatalogRecord::Tallies(TalliesRecord { batch: 1, part: 0, parts, deltas: vec![delta] })
         };
-        let run = CatalogRecord::Run(RunRecord {
-            job: "job".into(),
-            version: "0".into(),
-            started_ms: 0,
-            batch_interval_ms: 1,
-            checkpoint_every_batches: 1,
-            partitions: 1,
-            threads: 1,
-            fingerprint: 0,
-            lineage: vec![],
-        });
+        let run = CatalogRecord::Run(RunRecord { started_ms: 0 });
         // Whole or cut off: the next run, which emitted the batch, added nothing.
         for parts in [1, 2] {
             let first = epoch(1, 0, 1, vec![run.clone(), plan(1), tallies(parts)]);

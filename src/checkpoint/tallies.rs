@@ -9,7 +9,7 @@ use crate::format::records::{TalliesRecord, TallyDelta};
 const TALLIES_BYTES_MAX: usize = 64 << 10;
 
 /// What a delta takes besides its archive and its name.
-const DELTA_BYTES: usize = 32;
+const DELTA_BYTES: usize = 40;
 
 /// Lays out what a batch added as records, as many as it takes; none for nothing.
 pub(crate) fn records_of(batch: u64, deltas: &[TallyDelta]) -> Vec<TalliesRecord> {
@@ -18,14 +18,18 @@ pub(crate) fn records_of(batch: u64, deltas: &[TallyDelta]) -> Vec<TalliesRecord
     for delta in deltas {
         let mut rest = &delta.archive[..];
         loop {
-            let least = delta.name.len() + DELTA_BYTES;
+            let least = delta.name.len() + delta.schema.len() + DELTA_BYTES;
             if parts.is_empty() || left <= least {
                 parts.push(Vec::new());
                 left = TALLIES_BYTES_MAX;
             }
             let (archive, after) = rest.split_at(rest.len().min(left - least));
             left -= least + archive.len();
-            let piece = TallyDelta { name: delta.name.clone(), archive: archive.to_vec() };
+            let piece = TallyDelta {
+                name: delta.name.clone(),
+                schema: delta.schema.clone(),
+                archive: archive.to_vec(),
+            };
             parts.last_mut().into_iter().for_each(|part| part.push(piece.clone()));
             rest = after;
             if rest.is_empty() {
@@ -94,6 +98,7 @@ mod tests {
         fn tallies_of_any_size_are_cut_and_put_together(sizes in prop::collection::vec(0usize..200_000, 0..6)) {
             let delta = |(at, size): (usize, usize)| TallyDelta {
                 name: format!("{at}{}", "n".repeat(200)),
+                schema: "u64".to_owned(),
                 archive: (0..size).map(|byte| byte as u8).collect(),
             };
             let deltas: Vec<_> = sizes.into_iter().enumerate().map(delta).collect();
@@ -113,7 +118,7 @@ mod tests {
 
     #[test]
     fn tallies_count_for_their_own_batch_only() {
-        let deltas = [TallyDelta { name: "a".into(), archive: vec![1] }];
+        let deltas = [TallyDelta { name: "a".into(), schema: "u64".into(), archive: vec![1] }];
         let mut tallies = Tallies::default();
         records_of(3, &deltas).into_iter().for_each(|record| tallies.add(record));
         assert_eq!(tallies.of_done(4).unwrap(), []);

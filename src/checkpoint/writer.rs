@@ -1,6 +1,6 @@
 //! The thread that commits checkpoints while batches go on, and prunes behind itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -43,6 +43,8 @@ pub(crate) struct WriterSetup {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) retained: Vec<Retained>,
     pub(crate) retained_count: usize,
+    /// Segments that pins need.
+    pub(crate) pinned: BTreeSet<u64>,
     /// The segments that checkpoints refer to already.
     pub(crate) segments: Vec<SegmentRef>,
 }
@@ -206,10 +208,10 @@ impl Work {
 
     /// Removes what no retained checkpoint needs. Files that are not ours to know stay.
     fn prune(&self) -> Result<()> {
-        let WriterSetup { disk, paths, extents, retained, .. } = &self.setup;
+        let WriterSetup { disk, paths, extents, retained, pinned, .. } = &self.setup;
         let Some(needed) = needed(retained) else { return Ok(()) };
         for segment in list_segments(paths)? {
-            if !needed.segments.contains(&segment.0) {
+            if !needed.segments.contains(&segment.0) && !pinned.contains(&segment.0) {
                 remove_segment(disk, paths, segment)?;
             }
         }

@@ -1,7 +1,5 @@
 //! The shared variables of a job.
 
-use std::sync::Arc;
-
 use crate::batch::input::RecordBlocks;
 use crate::context::StreamingContext;
 use crate::dstream::{Accumulator, Broadcast, DStream, Dataset, InputKind, LoadError, Reload};
@@ -50,7 +48,7 @@ impl StreamingContext {
         let feed = Feed::default();
         let end = feed.clone();
         let kind = InputKind::Queue(Box::new(move |_, inlet| end.connect(inlet)));
-        (feed, self.received(name, operation, kind, Arc::new(RecordBlocks)))
+        (feed, self.received(name, operation, kind, RecordBlocks::of::<T>()))
     }
 
     /// A value that all closures of the job add to, and that counts every batch exactly once, which an

@@ -1,5 +1,6 @@
 //! The driver: one thread that plans batches, runs them one at a time and in order, and takes checkpoints.
 
+mod changes;
 mod handle;
 mod listener;
 mod plan;
@@ -19,6 +20,7 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
+pub use changes::ReplayDifference;
 pub use handle::{ContextState, JobHandle};
 pub(crate) use listener::Listeners;
 pub use listener::{
@@ -44,6 +46,7 @@ use crate::store::Store;
 use crate::store::catalog::Catalog;
 use crate::store::retry::FullDisk;
 use crate::time::{Clock, WakeUp};
+use changes::Watched;
 use plan::Take;
 
 use rate::Rates;
@@ -201,6 +204,9 @@ pub(crate) struct Driver {
     variables: SharedVariables,
     outputs: Vec<Arc<crate::dstream::Output>>,
     states: Vec<Arc<OperatorState>>,
+    watched: Watched,
+    /// What replayed batches changed otherwise than before.
+    differences: Vec<ReplayDifference>,
     streams: HashMap<StreamId, Arc<str>>,
     fingerprint: u64,
     next_batch: BatchId,

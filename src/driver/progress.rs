@@ -6,6 +6,8 @@ use std::time::Duration;
 use crate::checkpoint::matching::StateMatch;
 use crate::id::{BatchId, BatchTime, CheckpointId};
 
+use super::ReplayDifference;
+
 /// How far a job has come in this run.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
@@ -50,9 +52,16 @@ pub struct RecoveryReport {
     pub operators: BTreeMap<String, StateMatch>,
     /// Damaged checkpoints that were passed over, with what is wrong.
     pub walked_back: Vec<(CheckpointId, String)>,
+    /// Damaged files of these that were moved to the quarantine, where they are now in the store. They stay there
+    /// until somebody removes them.
+    pub quarantined: Vec<String>,
     /// The numbers of batches whose plans are lost: what they read is planned anew, and may be emitted again under other
     /// batch numbers.
     pub lost_plans: std::ops::Range<u64>,
+    /// The replayed batches that changed the state in another way than when they were done. The state is what the
+    /// replay made of it; what was emitted before does not fit it. See
+    /// [`refuse_replay_differences`](crate::ContextBuilder::refuse_replay_differences).
+    pub differences: Vec<ReplayDifference>,
     /// Everything else that is wrong with the store.
     pub damage: Vec<String>,
     /// How long the start took, replay included.
@@ -68,6 +77,12 @@ impl RecoveryReport {
         }
         for (checkpoint, damage) in &self.walked_back {
             tracing::warn!(%checkpoint, damage, "a damaged checkpoint is passed over");
+        }
+        for file in &self.quarantined {
+            tracing::warn!(file, "a damaged file is kept in quarantine");
+        }
+        for difference in &self.differences {
+            tracing::warn!(%difference, "a replay is not what was: code that is not deterministic, or not what it was");
         }
         for damage in &self.damage {
             tracing::warn!(damage, "the store is damaged");

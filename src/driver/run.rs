@@ -9,20 +9,21 @@ use crate::checkpoint::writer::CheckpointRequest;
 use crate::dstream::Output;
 use crate::error::{Error, ErrorKind, Result};
 use crate::exec::panic_text;
-use crate::format::records::{CheckpointRecord, DoneRecord, TallyDelta};
-use crate::id::BatchTime;
+use crate::format::records::{CheckpointRecord, DoneRecord, OperatorChanges, TallyDelta};
+use crate::id::{BatchId, BatchTime};
+use crate::state::ChangeSums;
 use crate::store::segments::EncodedState;
 use crate::time::Stopwatch;
 
 use super::plan::{PlannedBatch, Take};
-use super::{Driver, Failure, OutputOperationCompleted, OutputOperationStarted, lock};
+use super::{Driver, Failure, OutputOperationCompleted, OutputOperationStarted, ReplayDifference, lock};
 
 /// Whether the outputs of a batch are emitted.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Emit {
     Yes,
-    /// They were, in an earlier run, which has recorded what the batch added to accumulators.
-    DoneBefore(Vec<TallyDelta>),
+    /// They were, in an earlier run, which has recorded what the batch added to accumulators and changed in the state.
+    DoneBefore(Vec<TallyDelta>, Vec<OperatorChanges>),
 }
 
 impl Driver {
@@ -58,13 +59,15 @@ impl Driver {
         let outcome = self.compute(&batch, &emit);
         let records = batch.records_read();
         drop(batch);
-        let outcome = self.finish_nodes(outcome).and_then(|()| {
+        let outcome = self.compare(id, outcome, &emit);
+        let outcome = self.finish_nodes(outcome).and_then(|changes| {
             let done = DoneRecord {
                 batch: id.0,
                 records,
                 bytes,
                 processing_us: reporting.elapsed().as_micros() as u64,
                 outputs: self.outputs.iter().map(|output| output.name.clone()).collect(),
+                changes: self.watched.records(&changes),
             };
             self.finish_batch(&done, emit)
         });
@@ -77,7 +80,7 @@ impl Driver {
     }
 
     /// Before anything changes state again, RDDs that somebody kept get their own copy of it.
-    fn finish_nodes(&self, outcome: Result<()>) -> Result<()> {
+    fn finish_nodes<R>(&self, outcome: Result<R>) -> Result<R> {
         for node in &self.stateful {
             node.finish_batch()?;
         }
@@ -88,7 +91,7 @@ impl Driver {
     /// Only then it is added.
     fn finish_batch(&self, done: &DoneRecord, emit: Emit) -> Result<()> {
         let deltas = match emit {
-            Emit::DoneBefore(deltas) => deltas,
+            Emit::DoneBefore(deltas, _) => deltas,
             Emit::Yes => {
                 let deltas = self.variables.take_deltas(&self.executor)?;
                 let mut catalog = lock(&self.catalog);
@@ -108,7 +111,8 @@ impl Driver {
         Ok(())
     }
 
-    fn compute(&self, batch: &Batch, emit: &Emit) -> Result<()> {
+    /// Returns what the batch changed in the state.
+    fn compute(&self, batch: &Batch, emit: &Emit) -> Result<Vec<ChangeSums>> {
         self.executor.begin_batch();
         {
             let _changing = self.shared.gate.write().unwrap_or_else(PoisonError::into_inner);
@@ -117,6 +121,7 @@ impl Driver {
                 node.advance(batch)?;
             }
         }
+        let changes = self.watched.take();
         if *emit == Emit::Yes {
             let emit = |output: &Arc<Output>| {
                 let what = format!("emit output `{}`", output.name);
@@ -124,7 +129,31 @@ impl Driver {
             };
             self.outputs.iter().try_for_each(emit)?;
         }
-        Ok(())
+        Ok(changes)
+    }
+
+    /// Whether a batch that was done before has changed what it changed then.
+    fn compare(
+        &mut self,
+        batch: BatchId,
+        outcome: Result<Vec<ChangeSums>>,
+        emit: &Emit,
+    ) -> Result<Vec<ChangeSums>> {
+        let changes = outcome?;
+        let Emit::DoneBefore(_, recorded) = emit else { return Ok(changes) };
+        if let Some(difference) = self.watched.first_difference(batch, recorded, &changes, |_| None)? {
+            if self.settings.refuse_replay_differences {
+                let ReplayDifference { operator, key, .. } = difference;
+                let key = key.map_or(String::new(), |key| format!(", the key {key} for one"));
+                let message = format!(
+                    "`{operator}` is changed in another way than before{key}: make its code depend on its arguments \
+                     alone, or allow replay differences"
+                );
+                return Err(Error::new(ErrorKind::Nondeterministic, message));
+            }
+            self.differences.push(difference);
+        }
+        Ok(changes)
     }
 
     /// Emits one output; what fails is tried again with the same records and the same key.
@@ -170,7 +199,7 @@ impl Driver {
         for state in &self.states {
             let groups = state.encode_changes(&self.executor, self.next_segment.0)?;
             if !groups.is_empty() {
-                encoded.operators.push((state.name().to_owned(), groups));
+                encoded.operators.push(state.encoded(groups));
             }
         }
         let record = CheckpointRecord {

@@ -13,18 +13,22 @@ use crate::config::Settings;
 use crate::dstream::{Input, InputKind, Job};
 use crate::error::{Error, Result};
 use crate::exec::Executor;
-use crate::format::records::{PlanRecord, RunRecord, TallyDelta};
+use crate::format::records::{JobRecord, PlanRecord, Record, RunRecord, StreamRef};
 use crate::id::{BatchId, BatchTime, BlockId, EpochId};
 use crate::receive_log::{self, ReceiveLog, ReceivedBlock};
+use crate::record::schema_hash;
 use crate::sink::SinkStart;
 use crate::source::{Inlet, run_receiver};
-use crate::store::catalog::{Catalog, remove_epoch, sync_epoch};
+use crate::store::catalog::{Catalog, JOB_BYTES_MAX, remove_epoch, sync_epoch};
 use crate::store::extents::{ExtentIndex, ExtentWriter, remove_extent, sync_extent};
 use crate::store::log_scan::LogContents;
+use crate::store::quarantine::move_there;
 use crate::store::retry::FullDisk;
+use crate::store::segments::segment_name;
 use crate::store::{Disk, Store};
 use crate::time::{Clock, Stopwatch, WakeUp};
 
+use super::changes::Watched;
 use super::rate::Rates;
 use super::report::ReceiverReports;
 use super::run::Emit;
@@ -51,7 +55,7 @@ pub(crate) struct Started {
 }
 
 /// Recovers the job and makes it ready; returns when every batch that has to be replayed was.
-pub(crate) fn start(components: Components, mut job: Job) -> Result<Started> {
+pub(crate) fn start(components: Components, job: Job) -> Result<Started> {
     let watch = Stopwatch::start();
     let Components { settings, clock, disk, listeners } = components;
     let executor = Executor::new(settings.threads, settings.task_attempts_max)?;
@@ -63,10 +67,12 @@ pub(crate) fn start(components: Components, mut job: Job) -> Result<Started> {
     let mut report = report_of(&found, plan);
     restore(&job, &found, &matches, &executor)?;
     open_sinks(&job, &found, &settings, &store)?;
-    let lineage = std::mem::take(&mut job.lineage);
+    report.quarantined = set_aside(&store, &found)?;
     let mut driver = Driver::assemble(settings, clock, store, executor, job, &found)?;
     driver.listeners = listeners;
-    driver.commit_run(lineage)?;
+    // What new operators begin with is no batch's doing.
+    driver.watched.take();
+    driver.commit_run()?;
     driver.adopt_pending(&found.log)?;
     driver.replay(&found, &mut report)?;
     driver.start_receivers()?;
@@ -79,14 +85,14 @@ pub(crate) fn start(components: Components, mut job: Job) -> Result<Started> {
 }
 
 /// Puts the states of the checkpoint in place.
-fn restore(job: &Job, found: &Found, matches: &[Match], executor: &Executor) -> Result<()> {
+pub(super) fn restore(job: &Job, found: &Found, matches: &[Match], executor: &Executor) -> Result<()> {
     let matches: HashMap<&str, &Match> = matches.iter().map(|found| (&*found.name, found)).collect();
     for state in job.states() {
         let stored = matches.get(state.name()).and_then(|found| Some((found, found.stored.as_ref()?)));
         match stored {
-            Some((Match { outcome: StateMatch::Matched, .. }, _)) => state.restore(&found.segments),
+            Some((Match { outcome: StateMatch::Matched, .. }, _)) => state.restore(&found.segments)?,
             Some((matched, stored)) => {
-                state.take_over(&found.segments, &stored.name, matched.convert.as_ref(), executor)?;
+                state.take_over(&found.segments, stored, matched.convert.as_ref(), executor)?;
             }
             // State that an older checkpoint had under this name, and the chosen one does not, is gone.
             None => state.hide(&found.segments),
@@ -124,7 +130,7 @@ impl Driver {
         make_durable(&store, found)?;
         // Starts that came to nothing: the epoch of this one stands in for theirs.
         found.idle.iter().try_for_each(|epoch| remove_epoch(&store.disk, &store.paths, *epoch))?;
-        let catalog = begin_epoch(&store, found)?;
+        let catalog = begin_epoch(&store, found, job_record(&settings, &job, clock.now_ms())?)?;
         let full_disk = FullDisk::default();
         let wake = WakeUp::new();
         let index = ExtentIndex::new(found.log.extents.clone());
@@ -142,6 +148,7 @@ impl Driver {
             clock: clock.clone(),
             retained: found.retained(),
             retained_count: settings.checkpoints_retained,
+            pinned: found.pins.segments(paths)?,
             segments: found.recovery.checkpoint.as_ref().map_or(Vec::new(), |chosen| chosen.segments.clone()),
         })?;
         let next_segment = found.newest_segment(paths)?.next();
@@ -153,6 +160,8 @@ impl Driver {
         Ok(Driver {
             streams: job.inputs.iter().map(|input| (input.stream, input.name.clone())).collect(),
             states: job.states(),
+            watched: Watched::of(&job, settings.partitions),
+            differences: Vec::new(),
             next_batch: BatchId(found.recovery.checkpoint.as_ref().map_or(0, |chosen| chosen.batch) + 1),
             next_block: found.recovery.next_block,
             next_checkpoint: found.newest_checkpoint().next(),
@@ -183,6 +192,14 @@ impl Driver {
             last_time,
         })
     }
+}
+
+/// Whether a batch has to be emitted: not if it was done.
+fn emit_of(found: &Found, batch: u64) -> Emit {
+    found.history.done.get(&batch).map_or(Emit::Yes, |done| {
+        let tallies = found.history.tallies.get(&batch).cloned().unwrap_or_default();
+        Emit::DoneBefore(tallies, done.changes.clone())
+    })
 }
 
 /// A job that was not replayed has come as far as its checkpoint.
@@ -227,9 +244,21 @@ fn report_of(found: &Found, plan: UpgradePlan) -> RecoveryReport {
         operators: plan.states.into_iter().map(|state| (state.operator, state.outcome)).collect(),
         walked_back: plan.walked_back,
         lost_plans: found.recovery.lost_plans.clone(),
-        damage: found.history.damage.iter().chain(&found.log.notes).cloned().collect(),
+        damage: found
+            .history
+            .damage
+            .iter()
+            .chain(&found.log.notes)
+            .cloned()
+            .chain(pin_damage(found))
+            .collect(),
         ..RecoveryReport::default()
     }
+}
+
+fn pin_damage(found: &Found) -> impl Iterator<Item = String> {
+    let damaged = found.pins.damage.iter();
+    damaged.map(|(name, what)| format!("pin `{name}`: {what}; no segment that is there is removed"))
 }
 
 /// What a process that was killed wrote last may not have reached the disk yet. From here on it is built upon: a
@@ -240,15 +269,52 @@ fn make_durable(store: &Store, found: &Found) -> Result<()> {
     found.log.extents.last().map_or(Ok(()), |(newest, _)| sync_extent(disk, paths, *newest))
 }
 
+/// Damaged segments of checkpoints that are passed over go to the quarantine: the next checkpoint would remove them.
+/// A start that crashes on the way finds them missing, and passes over the same checkpoints.
+fn set_aside(store: &Store, found: &Found) -> Result<Vec<String>> {
+    let names: Vec<_> = found.damaged.iter().map(|segment| segment_name(*segment)).collect();
+    let moved = move_there(&store.disk, &store.paths, &names)?;
+    Ok(moved.into_iter().map(|moved| moved.to.display().to_string()).collect())
+}
+
 /// A new epoch at every start: an epoch of an earlier run is never written to again.
-fn begin_epoch(store: &Store, found: &Found) -> Result<Arc<Mutex<Catalog>>> {
+fn begin_epoch(store: &Store, found: &Found, job: JobRecord) -> Result<Arc<Mutex<Catalog>>> {
     let newest = found.epochs.last().copied().unwrap_or(EpochId(0));
-    let history = &found.history;
-    let next_seq = history.committed_seq.max(history.last_seq) + 1;
-    let (disk, paths) = (store.disk.clone(), store.paths.clone());
-    let catalog =
-        Catalog::begin(disk, paths, store.identity.store, newest.next(), history.last_seq, next_seq)?;
+    let start = found.history.next_epoch(store.identity.store, newest, Some(job));
+    let catalog = Catalog::begin(store.disk.clone(), store.paths.clone(), start)?;
     Ok(Arc::new(Mutex::new(catalog)))
+}
+
+/// The description of the job. One that would fill the catalog leaves out the lineage, which is for people only.
+fn job_record(settings: &Settings, job: &Job, started_ms: u64) -> Result<JobRecord> {
+    let streams = job.inputs.iter().map(|input| StreamRef {
+        stream: input.stream.0,
+        name: input.name.to_string(),
+        schema: input.schema.clone(),
+    });
+    let mut record = JobRecord {
+        job: settings.name.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started_ms,
+        batch_interval_ms: settings.batch_interval_ms(),
+        checkpoint_every_batches: settings.checkpoint_every_batches,
+        partitions: settings.partitions as u32,
+        threads: settings.threads as u32,
+        fingerprint: job.fingerprint,
+        streams: streams.collect(),
+        lineage: job.lineage.clone(),
+    };
+    if record.to_archive()?.len() > JOB_BYTES_MAX {
+        tracing::warn!("the job is too large for the store to describe its lineage");
+        record.lineage.clear();
+    }
+    if record.to_archive()?.len() > JOB_BYTES_MAX {
+        record.streams.iter_mut().for_each(|stream| stream.schema.clear());
+    }
+    if record.to_archive()?.len() > JOB_BYTES_MAX {
+        record.streams.clear();
+    }
+    Ok(record)
 }
 
 /// The time of the newest batch, and how far the clock is behind it.
@@ -269,20 +335,8 @@ fn last_time(found: &Found, settings: &Settings, clock: &dyn Clock) -> (BatchTim
 }
 
 impl Driver {
-    fn commit_run(&self, lineage: Vec<crate::format::records::LineageNode>) -> Result<()> {
-        let settings = &self.settings;
-        let run = RunRecord {
-            job: settings.name.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            started_ms: self.clock.now_ms(),
-            batch_interval_ms: settings.batch_interval_ms(),
-            checkpoint_every_batches: settings.checkpoint_every_batches,
-            partitions: settings.partitions as u32,
-            threads: settings.threads as u32,
-            fingerprint: self.fingerprint,
-            lineage,
-        };
-        lock(&self.catalog).append(&run)?;
+    fn commit_run(&self) -> Result<()> {
+        lock(&self.catalog).append(&RunRecord { started_ms: self.clock.now_ms() })?;
         Ok(())
     }
 
@@ -303,10 +357,9 @@ impl Driver {
     /// Computes the planned batches after the checkpoint again; emits those that were not done.
     fn replay(&mut self, found: &Found, report: &mut RecoveryReport) -> Result<()> {
         for plan in &found.recovery.replay {
-            let tallies = found.history.tallies.get(&plan.batch).cloned().unwrap_or_default();
-            let done = found.history.done.contains_key(&plan.batch).then_some(tallies);
-            self.replay_batch(plan, done, report)?;
+            self.replay_batch(plan, emit_of(found, plan.batch), report)?;
         }
+        report.differences = std::mem::take(&mut self.differences);
         self.next_batch = BatchId(found.recovery.next_batch);
         let damaged = !report.walked_back.is_empty() || !report.lost_plans.is_empty();
         if !report.replayed.is_empty() || damaged || found.epochs.len() > EPOCHS_MAX {
@@ -319,18 +372,12 @@ impl Driver {
         Ok(())
     }
 
-    /// `done` is what the batch added to accumulators, if it was done.
-    fn replay_batch(
-        &mut self,
-        plan: &PlanRecord,
-        done: Option<Vec<TallyDelta>>,
-        report: &mut RecoveryReport,
-    ) -> Result<()> {
+    fn replay_batch(&mut self, plan: &PlanRecord, emit: Emit, report: &mut RecoveryReport) -> Result<()> {
         let planned = self.plan_again(plan)?;
         let batch = planned.batch;
         self.advance_positions(&planned.inputs)?;
-        let emitted = done.is_none();
-        self.run_batch(planned, done.map_or(Emit::Yes, Emit::DoneBefore))?;
+        let emitted = emit == Emit::Yes;
+        self.run_batch(planned, emit)?;
         report.replayed.push(batch);
         if emitted {
             report.emitted.push(batch);
@@ -349,10 +396,11 @@ impl Driver {
         let (stop, stopped) = watch::channel(false);
         let mut tasks = Vec::new();
         let mut inputs = Vec::new();
-        for Input { name, stream, kind } in std::mem::take(&mut self.inputs) {
+        for Input { name, stream, kind, schema } in std::mem::take(&mut self.inputs) {
             let inlet = Inlet {
                 name: name.clone(),
                 stream,
+                schema: schema_hash(&schema),
                 log: self.log.clone(),
                 stop: stopped.clone(),
                 block_bytes: self.settings.block_bytes_max,
@@ -366,7 +414,7 @@ impl Driver {
                     tasks.push(runtime.spawn(run_receiver(task, inlet, ends_by_itself)));
                 }
                 InputKind::Queue(connect) => connect(runtime.handle().clone(), inlet),
-                kind @ InputKind::Replayable { .. } => inputs.push(Input { name, stream, kind }),
+                kind @ InputKind::Replayable { .. } => inputs.push(Input { name, stream, kind, schema }),
             }
         }
         self.inputs = inputs;

@@ -182,12 +182,9 @@ fn streams_of(found: &Found, outline: &Outline) -> Vec<PlannedStream> {
     let mut replayed: BTreeMap<StreamId, usize> = BTreeMap::new();
     let inputs = found.recovery.replay.iter().flat_map(|plan| &plan.inputs);
     inputs.for_each(|input| *replayed.entry(StreamId(input.stream)).or_default() += 1);
-    let last_run = found.history.runs.last();
-    let roots = last_run.iter().flat_map(|run| &run.lineage).filter(|node| node.parents.is_empty());
-    let before: BTreeMap<StreamId, &str> = roots
-        .filter(|node| !node.name.is_empty())
-        .map(|node| (StreamId::of(&node.name), &*node.name))
-        .collect();
+    let known_streams = found.history.job.iter().flat_map(|job| &job.streams);
+    let before: BTreeMap<StreamId, &str> =
+        known_streams.map(|stream| (StreamId(stream.stream), &*stream.name)).collect();
     let planned = |id: StreamId, stream: String, outcome| PlannedStream {
         stream,
         outcome,
@@ -209,12 +206,12 @@ fn streams_of(found: &Found, outline: &Outline) -> Vec<PlannedStream> {
 }
 
 fn changed_settings(found: &Found, settings: &Settings) -> Vec<ChangedSetting> {
-    let Some(run) = found.history.runs.last() else { return Vec::new() };
+    let Some(job) = &found.history.job else { return Vec::new() };
     let values = [
-        ("batch_interval in ms", run.batch_interval_ms, settings.batch_interval_ms()),
-        ("checkpoint_every_batches", run.checkpoint_every_batches, settings.checkpoint_every_batches),
-        ("partitions", run.partitions.into(), settings.partitions as u64),
-        ("threads", run.threads.into(), settings.threads as u64),
+        ("batch_interval in ms", job.batch_interval_ms, settings.batch_interval_ms()),
+        ("checkpoint_every_batches", job.checkpoint_every_batches, settings.checkpoint_every_batches),
+        ("partitions", job.partitions.into(), settings.partitions as u64),
+        ("threads", job.threads.into(), settings.threads as u64),
     ];
     let changed = values.into_iter().filter(|(_, before, now)| before != now);
     changed

@@ -62,6 +62,8 @@ pub(crate) struct Input {
     pub(crate) name: Arc<str>,
     pub(crate) stream: StreamId,
     pub(crate) kind: InputKind,
+    /// Of the records in its blocks; empty where they are lines or where there are no blocks.
+    pub(crate) schema: String,
 }
 
 #[derive(Default)]
@@ -212,10 +214,10 @@ impl Graph {
         }
     }
 
-    pub(crate) fn add_input(&self, name: &Arc<str>, kind: InputKind) {
+    pub(crate) fn add_input(&self, name: &Arc<str>, kind: InputKind, schema: String) {
         let mut parts = self.lock();
         Self::claim_name(&mut parts, "stream", name);
-        parts.inputs.push(Input { name: name.clone(), stream: StreamId::of(name), kind });
+        parts.inputs.push(Input { name: name.clone(), stream: StreamId::of(name), kind, schema });
     }
 
     pub(crate) fn add_stateful(&self, name: &str, node: Arc<dyn StatefulNode>) {

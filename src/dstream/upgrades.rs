@@ -37,7 +37,7 @@ pub(crate) struct Upgrades {
 
 /// Keys play no part in a migration.
 fn same_values(a: &StateType, b: &StateType) -> bool {
-    (&a.value, a.value_width) == (&b.value, b.value_width)
+    (&a.value, a.value_width, &a.schema) == (&b.value, b.value_width, &b.schema)
 }
 
 impl Upgrades {
@@ -76,7 +76,7 @@ impl Upgrades {
             if same_values(from, to) {
                 graph.add_problem(format!(
                     "`{name}`: a checkpoint cannot tell the types of the migration from {old} to {new} apart, which have \
-                     one name (paths do not count) and one size: give the new type another name"
+                     one name (paths do not count) and the same fields: give the new type another name"
                 ));
             } else if earlier.iter().any(|earlier| same_values(&earlier.from, from)) {
                 graph.add_problem(format!("`{name}`: there are two migrations from {old}: one has to go"));

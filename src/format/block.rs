@@ -1,15 +1,15 @@
-//! The payload of a block frame: 16 bytes that say whose it is, then the records.
+//! The payload of a block frame: 24 bytes that say whose it is, then the records.
 //!
 //! ```text
-//!  0           8              12             16
-//!  | stream u64 | encoding u32 | records u32 | bytes ...
+//!  0           8              12             16           24
+//!  | stream u64 | encoding u32 | records u32 | schema u64 | bytes ...
 //! ```
 
 use crate::error::{Error, Result};
 use crate::id::StreamId;
 
 /// The length of a block's own header.
-pub(crate) const BLOCK_HEADER_BYTES: usize = 16;
+pub(crate) const BLOCK_HEADER_BYTES: usize = 24;
 
 /// How the records of a block are laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub(crate) struct BlockHeader {
     pub(crate) encoding: BlockEncoding,
     /// The number of records, 0 where only reading tells (lines).
     pub(crate) records: u32,
+    /// The hash of the schema of the records, 0 for lines.
+    pub(crate) schema: u64,
 }
 
 impl BlockHeader {
@@ -36,6 +38,7 @@ impl BlockHeader {
         bytes[0..8].copy_from_slice(&self.stream.0.to_le_bytes());
         bytes[8..12].copy_from_slice(&(self.encoding as u32).to_le_bytes());
         bytes[12..16].copy_from_slice(&self.records.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.schema.to_le_bytes());
         bytes
     }
 
@@ -54,8 +57,8 @@ impl BlockHeader {
             2 => BlockEncoding::Records,
             other => return Err(Error::corrupt(format!("unknown block encoding {other}"))),
         };
-        let stream = StreamId(u64::from(word(0)) | u64::from(word(4)) << 32);
-        Ok((BlockHeader { stream, encoding, records: word(12) }, bytes))
+        let long = |at: usize| u64::from(word(at)) | u64::from(word(at + 4)) << 32;
+        Ok((BlockHeader { stream: StreamId(long(0)), encoding, records: word(12), schema: long(16) }, bytes))
     }
 }
 
@@ -90,6 +93,7 @@ mod tests {
             stream: StreamId(0x0123_4567_89ab_cdef),
             encoding: BlockEncoding::Records,
             records: 9,
+            schema: 0xfedc_ba98_7654_3210,
         };
         let mut payload = header.to_bytes().to_vec();
         payload.extend_from_slice(b"rest");

@@ -28,16 +28,19 @@ pub(crate) enum FrameKind {
     Checkpoint = 6,
     Witness = 7,
     Tallies = 8,
+    Job = 9,
+    Rollback = 10,
     ExtentHeader = 16,
     Block = 17,
     SegmentHeader = 32,
     Page = 33,
     Directory = 34,
     Trailer = 35,
+    Pin = 48,
 }
 
 impl FrameKind {
-    const ALL: [FrameKind; 14] = [
+    const ALL: [FrameKind; 17] = [
         FrameKind::Identity,
         FrameKind::Epoch,
         FrameKind::Run,
@@ -46,12 +49,15 @@ impl FrameKind {
         FrameKind::Checkpoint,
         FrameKind::Witness,
         FrameKind::Tallies,
+        FrameKind::Job,
+        FrameKind::Rollback,
         FrameKind::ExtentHeader,
         FrameKind::Block,
         FrameKind::SegmentHeader,
         FrameKind::Page,
         FrameKind::Directory,
         FrameKind::Trailer,
+        FrameKind::Pin,
     ];
 
     fn from_u16(kind: u16) -> Option<Self> {

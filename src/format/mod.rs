@@ -5,6 +5,7 @@
 //! their own ([`block`], [`segment`]).
 
 pub(crate) mod block;
+pub(crate) mod features;
 pub(crate) mod frame;
 pub(crate) mod object;
 pub(crate) mod records;

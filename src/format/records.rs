@@ -17,11 +17,16 @@ pub(crate) struct EpochRecord {
     /// The sequence number of the newest record that the writer of this epoch knew to be sound. A gap
     /// between it and this epoch's first record was reported when the epoch was begun.
     pub(crate) continues_after: u64,
+    /// Features of the store that a reader who does not know them may pass over, one bit each.
+    pub(crate) compatible: u64,
+    /// Features of the store that a reader must know: one who does not refuses the store.
+    pub(crate) incompatible: u64,
 }
 
-/// One start of a job: what it was and how it was configured.
+/// What a job is and how it is configured, for people and tools: the record after the first of each epoch.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
-pub(crate) struct RunRecord {
+pub(crate) struct JobRecord {
+    /// Its name.
     pub(crate) job: String,
     /// The version of the crate.
     pub(crate) version: String,
@@ -30,8 +35,26 @@ pub(crate) struct RunRecord {
     pub(crate) checkpoint_every_batches: u64,
     pub(crate) partitions: u32,
     pub(crate) threads: u32,
+    /// A hash of the lineage.
     pub(crate) fingerprint: u64,
+    pub(crate) streams: Vec<StreamRef>,
     pub(crate) lineage: Vec<LineageNode>,
+}
+
+/// One input stream.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub(crate) struct StreamRef {
+    /// The hash of its name.
+    pub(crate) stream: u64,
+    pub(crate) name: String,
+    /// Of the records in its blocks; empty where they are lines or where there are no blocks.
+    pub(crate) schema: String,
+}
+
+/// One start of a job, after recovery has chosen and before it replays.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub(crate) struct RunRecord {
+    pub(crate) started_ms: u64,
 }
 
 /// One node of the description of a job's lineage.
@@ -99,6 +122,27 @@ pub(crate) struct DoneRecord {
     pub(crate) processing_us: u64,
     /// The names of the outputs that were emitted.
     pub(crate) outputs: Vec<String>,
+    /// What it changed in the state of each operator, in the order in which they ran.
+    pub(crate) changes: Vec<OperatorChanges>,
+}
+
+/// What a batch changed in the state of one operator.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub(crate) struct OperatorChanges {
+    /// The hash of its name, its types and the partitions of the job.
+    pub(crate) operator: u64,
+    /// Of all changes, 0 for none.
+    pub(crate) hash: u64,
+    /// Up to the last one that has a change; none at all where they would take too much.
+    pub(crate) strata: Vec<StratumSums>,
+}
+
+/// The changes of the keys of one stratum.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StratumSums {
+    pub(crate) sum: u64,
+    /// Each change times the hash of its key.
+    pub(crate) weighted: u64,
 }
 
 /// What a batch added to accumulators, written right before the batch is done. It counts only if it is.
@@ -116,6 +160,8 @@ pub(crate) struct TalliesRecord {
 pub(crate) struct TallyDelta {
     /// The name of the accumulator's state.
     pub(crate) name: String,
+    /// The schema of the archive.
+    pub(crate) schema: String,
     /// Its archive; what several parts of a batch have under one name is joined.
     pub(crate) archive: Vec<u8>,
 }
@@ -133,6 +179,30 @@ pub(crate) struct CheckpointRecord {
     /// Every segment that some key group needs, in ascending order.
     pub(crate) segments: Vec<SegmentRef>,
     pub(crate) operators: Vec<OperatorRef>,
+}
+
+/// Puts the job back to a checkpoint: what was committed before and is newer no longer counts.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub(crate) struct RollbackRecord {
+    /// The checkpoint that the job goes back to. Those with a higher number no longer count.
+    pub(crate) target: u64,
+    /// Its last batch. Checkpoints of later batches no longer count either.
+    pub(crate) target_batch: u64,
+    /// Batches below this number were planned, whether their plans are there or not.
+    pub(crate) next_batch: u64,
+    /// The target under a new number, from which the next start begins. Where the batches right after the
+    /// target are lost, its batch is the last of them.
+    pub(crate) checkpoint: CheckpointRecord,
+}
+
+/// A checkpoint that has a name and is kept for as long as it has.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub(crate) struct PinRecord {
+    /// The store's identity.
+    pub(crate) store: [u8; 16],
+    pub(crate) name: String,
+    pub(crate) pinned_ms: u64,
+    pub(crate) checkpoint: CheckpointRecord,
 }
 
 /// A file of checkpointed state.
@@ -156,6 +226,8 @@ pub(crate) struct OperatorRef {
     pub(crate) value_type: String,
     /// The width of the value's archived root.
     pub(crate) value_width: u32,
+    /// The hash of the schema of the archives in its values.
+    pub(crate) schema: u64,
     pub(crate) keys: u64,
 }
 
@@ -186,6 +258,8 @@ pub(crate) struct Directory {
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub(crate) struct OperatorDirectory {
     pub(crate) name: String,
+    /// Of the archives in its values.
+    pub(crate) schema: String,
     pub(crate) groups: Vec<GroupDirectory>,
 }
 
@@ -263,7 +337,10 @@ framed_records! {
     PlanRecord => Plan,
     DoneRecord => Done,
     TalliesRecord => Tallies,
+    JobRecord => Job,
     CheckpointRecord => Checkpoint,
+    RollbackRecord => Rollback,
+    PinRecord => Pin,
     ExtentHeader => ExtentHeader,
     SegmentHeader => SegmentHeader,
     Directory => Directory,
@@ -278,6 +355,8 @@ pub(crate) enum CatalogRecord {
     Done(DoneRecord),
     Checkpoint(CheckpointRecord),
     Tallies(TalliesRecord),
+    Job(JobRecord),
+    Rollback(RollbackRecord),
 }
 
 impl CatalogRecord {
@@ -294,6 +373,8 @@ impl CatalogRecord {
             FrameKind::Done => CatalogRecord::Done(Record::from_payload(&header, payload)?),
             FrameKind::Checkpoint => CatalogRecord::Checkpoint(Record::from_payload(&header, payload)?),
             FrameKind::Tallies => CatalogRecord::Tallies(Record::from_payload(&header, payload)?),
+            FrameKind::Job => CatalogRecord::Job(Record::from_payload(&header, payload)?),
+            FrameKind::Rollback => CatalogRecord::Rollback(Record::from_payload(&header, payload)?),
             other => return Err(Error::corrupt(format!("a {other:?} frame does not belong in the catalog"))),
         };
         Ok((header.id, record))
@@ -306,8 +387,14 @@ mod tests {
 
     #[test]
     fn a_record_survives_the_round_trip_and_its_kind_is_checked() {
-        let done =
-            DoneRecord { batch: 3, records: 10, bytes: 99, processing_us: 5, outputs: vec!["print".into()] };
+        let done = DoneRecord {
+            batch: 3,
+            records: 10,
+            bytes: 99,
+            processing_us: 5,
+            outputs: vec!["print".into()],
+            changes: vec![],
+        };
         let frame = done.to_frame(42).unwrap();
         assert_eq!(DoneRecord::from_frame(&frame).unwrap(), (42, done.clone()));
         assert_eq!(CatalogRecord::from_frame(&frame).unwrap(), (42, CatalogRecord::Done(done)));

@@ -13,21 +13,25 @@ mod tests {
     use std::fmt::{Debug, Write as _};
     use std::path::Path;
 
+    use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
     use super::database::read_database;
     use super::decoder::{SPEC, crc32_by_the_book, hex_blocks, kinds, read_frame, rows, schemas, section};
     use crate::config::KEY_GROUPS;
     use crate::format::block::{BlockEncoding, BlockHeader};
+    use crate::format::features::Features;
     use crate::format::frame::{FrameHeader, FrameKind, encode_frame};
     use crate::format::records::*;
     use crate::format::segment::{Entry, entry_bytes};
     use crate::id::{EpochId, ExtentId, SegmentId, StreamId};
-    use crate::record::{Data, DataBuffer, Key, group_of, hash_of};
+    use crate::record::{Data, DataBuffer, Key, Schema, group_of, hash_of, schema_hash};
     use crate::source::Position;
-    use crate::store::catalog::{Catalog, list_epochs, read_epoch};
+    use crate::state::{ChangeSums, KnownSchema, OperatorState, StateType};
+    use crate::store::catalog::{Catalog, EpochStart, list_epochs, read_epoch};
     use crate::store::extents::{ExtentIndex, ExtentWriter, LogEnd, block_buffer};
     use crate::store::log_scan::scan_log;
     use crate::store::segments::{
-        EncodedGroup, EncodedState, LiveSize, Segment, list_segments, write_segment,
+        EncodedGroup, EncodedOperator, EncodedState, LiveSize, Segment, list_segments, write_segment,
     };
     use crate::store::{Disk, Identity, StorePaths};
 
@@ -64,12 +68,22 @@ mod tests {
         let end = LogEnd { next_extent: ExtentId(1), previous: (0, 0), next_block: 1 };
         let disk = Disk::default();
         let mut writer = ExtentWriter::new(disk, paths.clone(), STORE, ExtentIndex::default(), end);
-        let lines = BlockHeader { stream: StreamId::of("lines"), encoding: BlockEncoding::Lines, records: 0 };
+        let lines = BlockHeader {
+            stream: StreamId::of("lines"),
+            encoding: BlockEncoding::Lines,
+            records: 0,
+            schema: 0,
+        };
         let mut buffer = block_buffer(0);
         buffer.extend_from_slice(b"the cat\nthe end");
         let first = writer.append(&mut buffer, lines).unwrap();
-        let numbers =
-            BlockHeader { stream: StreamId::of("numbers"), encoding: BlockEncoding::Records, records: 2 };
+        let schema = schema_hash("u64");
+        let numbers = BlockHeader {
+            stream: StreamId::of("numbers"),
+            encoding: BlockEncoding::Records,
+            records: 2,
+            schema,
+        };
         let mut buffer = block_buffer(0);
         for number in [7u64, 8] {
             buffer.extend_from_slice(&8u32.to_le_bytes());
@@ -81,10 +95,13 @@ mod tests {
         assert_eq!(found.blocks.iter().map(|block| block.block).collect::<Vec<_>>(), [first, second]);
 
         let header = ExtentHeader { store: STORE, previous: 0, previous_length: 0, first_block: 1 };
-        let shown = |stream: StreamId, encoding: u32, records: u32| {
-            format!("BlockHeader {{ stream: {}, encoding: {encoding}, records: {records} }}", stream.0)
+        let shown = |BlockHeader { stream, encoding, records, schema }: BlockHeader| {
+            let (stream, encoding) = (stream.0, encoding as u32);
+            format!(
+                "BlockHeader {{ stream: {stream}, encoding: {encoding}, records: {records}, schema: {schema} }}"
+            )
         };
-        let records = [format!("{header:?}"), shown(lines.stream, 1, 0), shown(numbers.stream, 2, 2)];
+        let records = [format!("{header:?}"), shown(lines), shown(numbers)];
         let names = ["extent-header", "block-lines", "block-records"];
         let frames = frames_of(&paths.log().join("1.extent"));
         example.extend(names.into_iter().zip(frames).zip(records).map(|((n, f), r)| (n, f, r)));
@@ -108,11 +125,18 @@ mod tests {
     fn example_segments(paths: &StorePaths, example: &mut Example) -> Vec<SegmentRef> {
         let position = Position { offset: 12, size: 12, stamp: 1_700_000_000_000_000_000 };
         let one = Some(archive(&1u64));
-        let first = vec![("totals", vec![group(false, 1, "cat", one.clone()), group(false, 1, "the", one)])];
+        let first =
+            vec![(("totals", "u64"), vec![group(false, 1, "cat", one.clone()), group(false, 1, "the", one)])];
         let second = vec![
-            ("totals", vec![group(false, 0, "cat", None), group(true, 1, "the", Some(archive(&3u64)))]),
-            ("accumulator blank", vec![group(false, 1, "", Some(archive(&2u64)))]),
-            ("positions of files", vec![group(false, 1, "a.txt", Some(position.to_bytes().to_vec()))]),
+            (
+                ("totals", "u64"),
+                vec![group(false, 0, "cat", None), group(true, 1, "the", Some(archive(&3u64)))],
+            ),
+            (("accumulator blank", "u64"), vec![group(false, 1, "", Some(archive(&2u64)))]),
+            (
+                ("positions of files", "position"),
+                vec![group(false, 1, "a.txt", Some(position.to_bytes().to_vec()))],
+            ),
         ];
         let mut written = Vec::new();
         let names = [
@@ -121,11 +145,12 @@ mod tests {
         ];
         for ((segment, operators), names) in (1..).zip([first, second]).zip(names) {
             let (mut state, mut pages) = (EncodedState::default(), Vec::new());
-            for (name, groups) in operators {
+            for ((name, schema), groups) in operators {
                 let mut groups = groups;
                 groups.sort_by_key(|(_, shown)| group_of(u64::from_str_radix(&shown[..16], 16).unwrap()));
                 let (groups, shown): (Vec<_>, Vec<_>) = groups.into_iter().unzip();
-                state.operators.push((name.to_owned(), groups));
+                let (name, schema) = (name.to_owned(), schema.into());
+                state.operators.push(EncodedOperator { name, schema, groups });
                 pages.extend(shown);
             }
             let header = SegmentHeader { store: STORE, checkpoint: segment };
@@ -169,6 +194,7 @@ mod tests {
             key_type: types[0].to_owned(),
             value_type: types[1].to_owned(),
             value_width,
+            schema: schema_hash(types[1]),
             keys,
         };
         CheckpointRecord {
@@ -186,8 +212,49 @@ mod tests {
         }
     }
 
-    fn run() -> RunRecord {
-        RunRecord {
+    /// By the rules of the document, and as the code has it.
+    fn changes(batch: u64) -> Vec<OperatorChanges> {
+        let changes: [(&str, Option<Vec<u8>>); 2] = match batch {
+            1 => [("cat", Some(archive(&1u64))), ("the", Some(archive(&1u64)))],
+            _ => [("cat", None), ("the", Some(archive(&3u64)))],
+        };
+        let mut by_the_book = vec![StratumSums { sum: 0, weighted: 0 }; 16];
+        let mut sums = ChangeSums::default();
+        for (key, value) in &changes {
+            let hash = hash_of(key.as_bytes());
+            sums.add(hash, value.as_deref());
+            let change = match value {
+                Some(value) => xxh3_64_with_seed(value, hash),
+                None => xxh3_64_with_seed(b"", hash ^ 0x9e37_79b9_7f4a_7c15),
+            };
+            let stratum = &mut by_the_book[hash.trailing_zeros().min(15) as usize];
+            stratum.sum = stratum.sum.wrapping_add(change);
+            stratum.weighted = stratum.weighted.wrapping_add(change.wrapping_mul(hash));
+        }
+        while by_the_book.last().is_some_and(|last| last.sum == 0) {
+            by_the_book.pop();
+        }
+        let bytes = by_the_book.iter().flat_map(|stratum| [stratum.sum, stratum.weighted]);
+        let hash = xxh3_64(&bytes.flat_map(u64::to_le_bytes).collect::<Vec<_>>());
+        let operator = xxh3_64(format!("totals\0bytes\0u64\0{}\x0016", schema_hash("u64")).as_bytes());
+        let types = StateType {
+            key: "bytes".to_owned(),
+            value: "u64".to_owned(),
+            value_width: 8,
+            schema: KnownSchema::of::<u64>(),
+        };
+        assert_eq!(OperatorState::new("totals", types).id(16), operator);
+        assert_eq!((sums.strata(), sums.hash()), (by_the_book.clone(), hash));
+        vec![OperatorChanges { operator, hash, strata: by_the_book }]
+    }
+
+    fn job() -> JobRecord {
+        let stream = |name: &str, schema: &str| StreamRef {
+            stream: StreamId::of(name).0,
+            name: name.to_owned(),
+            schema: schema.to_owned(),
+        };
+        JobRecord {
             job: "counts".to_owned(),
             version: "0.1.0".to_owned(),
             started_ms: 1_700_000_000_250,
@@ -196,6 +263,7 @@ mod tests {
             partitions: 16,
             threads: 2,
             fingerprint: 0x1122_3344_5566_7788,
+            streams: vec![stream("lines", ""), stream("numbers", "u64"), stream("files", "")],
             lineage: example_lineage(),
         }
     }
@@ -218,6 +286,15 @@ mod tests {
         [plan(1, vec![input("lines", &blocks[..1]), input("numbers", &blocks[1..])]), plan(2, vec![files])]
     }
 
+    fn epoch() -> EpochRecord {
+        EpochRecord { store: STORE, continues_after: 0, compatible: 0, incompatible: 0 }
+    }
+
+    fn epoch_start(job: Option<JobRecord>) -> EpochStart {
+        let features = Features::default();
+        EpochStart { store: STORE, epoch: EpochId(1), continues_after: 0, first_seq: 1, features, job }
+    }
+
     fn append(example: &mut Example, name: &'static str, catalog: &mut Catalog, record: impl Record + Debug) {
         let seq = catalog.append(&record).unwrap();
         example.push((name, record.to_frame(seq).unwrap(), format!("{record:?}")));
@@ -230,29 +307,34 @@ mod tests {
         blocks: &[BlockRef],
         segments: &[SegmentRef],
     ) {
-        let mut catalog = Catalog::begin(Disk::default(), paths.clone(), STORE, EpochId(1), 0, 1).unwrap();
-        let epoch = EpochRecord { store: STORE, continues_after: 0 };
-        example.push(("epoch", epoch.to_frame(1).unwrap(), format!("{epoch:?}")));
+        let mut catalog = Catalog::begin(Disk::default(), paths.clone(), epoch_start(Some(job()))).unwrap();
+        example.push(("epoch", epoch().to_frame(1).unwrap(), format!("{:?}", epoch())));
+        example.push(("job", job().to_frame(2).unwrap(), format!("{:?}", job())));
         let done = |batch: u64, records: u64, bytes: u64| DoneRecord {
             batch,
             records,
             bytes,
             processing_us: 850,
             outputs: vec!["print totals".to_owned()],
+            changes: changes(batch),
         };
         let [first, second] = plans(blocks);
-        append(example, "run", &mut catalog, run());
+        append(example, "run", &mut catalog, RunRecord { started_ms: 1_700_000_000_260 });
         append(example, "plan-1", &mut catalog, first);
         append(example, "done-1", &mut catalog, done(1, 4, 71));
         append(example, "checkpoint-1", &mut catalog, checkpoint(1, 3, &segments[..1]));
         append(example, "plan-2", &mut catalog, second);
-        let blank = TallyDelta { name: "accumulator blank".to_owned(), archive: archive(&2u64) };
+        let blank = TallyDelta {
+            name: "accumulator blank".to_owned(),
+            schema: "u64".to_owned(),
+            archive: archive(&2u64),
+        };
         let tallies = TalliesRecord { batch: 2, part: 0, parts: 1, deltas: vec![blank] };
         append(example, "tallies-2", &mut catalog, tallies);
         append(example, "done-2", &mut catalog, done(2, 2, 12));
         append(example, "checkpoint-2", &mut catalog, checkpoint(2, 3, segments));
         let read = read_epoch(paths, STORE, EpochId(1)).unwrap();
-        assert_eq!((read.records.len(), read.witness, read.damage.len()), (9, Some(9), 0));
+        assert_eq!((read.records.len(), read.witness, read.damage.len()), (10, Some(10), 0));
         let witness = std::fs::read(paths.epochs().join("1/witness")).unwrap();
         example.push(("epoch-witness", witness, String::new()));
     }
@@ -313,11 +395,12 @@ mod tests {
             )* };
         }
         assert_sizes! {
-            "EpochRecord": ArchivedEpochRecord, "RunRecord": ArchivedRunRecord,
+            "EpochRecord": ArchivedEpochRecord, "JobRecord": ArchivedJobRecord, "StreamRef": ArchivedStreamRef, "RunRecord": ArchivedRunRecord,
             "LineageNode": ArchivedLineageNode, "PlanRecord": ArchivedPlanRecord,
             "InputPlan": ArchivedInputPlan, "BlockRef": ArchivedBlockRef, "RangeRef": ArchivedRangeRef,
             "TalliesRecord": ArchivedTalliesRecord, "TallyDelta": ArchivedTallyDelta,
-            "DoneRecord": ArchivedDoneRecord, "CheckpointRecord": ArchivedCheckpointRecord,
+            "DoneRecord": ArchivedDoneRecord, "OperatorChanges": ArchivedOperatorChanges,
+            "StratumSums": ArchivedStratumSums, "CheckpointRecord": ArchivedCheckpointRecord,
             "SegmentRef": ArchivedSegmentRef, "OperatorRef": ArchivedOperatorRef,
             "ExtentHeader": ArchivedExtentHeader, "SegmentHeader": ArchivedSegmentHeader,
             "Directory": ArchivedDirectory, "OperatorDirectory": ArchivedOperatorDirectory,
@@ -380,6 +463,10 @@ mod tests {
         fn value<T: Data>(rust: &str, value: T) -> String {
             format!("| `{rust}` | {} | `{}` |", T::archived_width(), hex(&archive(&value)))
         }
+        fn schema<T: Data>() -> String {
+            let schema = Schema::of::<T>();
+            format!("| `{}` | `{:016x}` |", schema.text(), schema.hash())
+        }
         let expected = [
             key("`the`", b"the".to_vec()),
             key("`caf\u{e9}`", "caf\u{e9}".to_owned()),
@@ -403,6 +490,8 @@ mod tests {
             value("(\"a\", 7u64)", ("a".to_owned(), 7u64)),
             value("vec![1u16, 2]", vec![1u16, 2]),
             value("Vec::<u16>::new()", Vec::<u16>::new()),
+            schema::<u64>(),
+            schema::<Vec<(String, Option<u32>)>>(),
         ];
         let missing: Vec<_> = expected.into_iter().filter(|row| !SPEC.contains(&**row)).collect();
         assert!(missing.is_empty(), "the document should have these rows:\n{}", missing.join("\n"));
@@ -413,11 +502,11 @@ mod tests {
     fn a_database_is_readable_by_the_appendix() {
         let dir = tempfile::tempdir().unwrap();
         let paths = StorePaths::new(dir.path());
-        let mut catalog = Catalog::begin(Disk::default(), paths.clone(), STORE, EpochId(1), 0, 1).unwrap();
-        let mut frames = vec![EpochRecord { store: STORE, continues_after: 0 }.to_frame(1).unwrap()];
+        let mut catalog = Catalog::begin(Disk::default(), paths.clone(), epoch_start(None)).unwrap();
+        let mut frames = vec![epoch().to_frame(1).unwrap()];
         for length in [100, 40_000, 9, 70_000].into_iter().chain([500; 90]) {
-            let mut record = run();
-            record.job = "j".repeat(length);
+            let mut record = job();
+            record.version = "v".repeat(length);
             let seq = catalog.append(&record).unwrap();
             frames.push(record.to_frame(seq).unwrap());
         }

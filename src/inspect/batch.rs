@@ -10,8 +10,9 @@ use crate::format::records::{BlockRef, InputPlan, PlanRecord, TallyDelta};
 use crate::inspect::batches::{BatchReport, batch_report};
 use crate::inspect::open::{ReadStore, open, relative};
 use crate::inspect::report::{Finding, SCHEMA, judge};
+use crate::inspect::schema::Type;
 use crate::inspect::settle::settled;
-use crate::inspect::value_json::record_json;
+use crate::inspect::value_json::archive_json;
 use crate::inspect::view::{View, hex, no_such, stream_id, stream_names};
 use crate::store::extents::read_block;
 
@@ -182,6 +183,6 @@ fn amount(view: &View<'_>, delta: &TallyDelta) -> AmountReport {
     let operators = view.retained.iter().rev().flat_map(|(_, record)| &record.operators);
     let mut of_name = operators.filter(|operator| operator.name == delta.name);
     let value_type = of_name.next().map(|operator| operator.value_type.clone());
-    let value = value_type.as_ref().and_then(|value_type| record_json(value_type, &delta.archive));
+    let value = Type::parse(&delta.schema).and_then(|root| archive_json(&root, &delta.archive));
     AmountReport { name: delta.name.clone(), value_type, value, hex: hex(&delta.archive) }
 }

@@ -12,9 +12,11 @@ use crate::format::records::BlockRef;
 use crate::inspect::blocks::{BlockReport, Naming};
 use crate::inspect::open::{ReadStore, open, relative};
 use crate::inspect::report::{Finding, SCHEMA, judge};
+use crate::inspect::schema::Type;
 use crate::inspect::settle::settled;
-use crate::inspect::value_json::record_json;
+use crate::inspect::value_json::archive_json;
 use crate::inspect::view::{View, hex, no_such};
+use crate::record::schema_hash;
 use crate::store::extents::read_block;
 use crate::store::log_scan::scan_log;
 
@@ -92,13 +94,16 @@ fn detail(store: &ReadStore, dir: &Path, id: u64) -> Result<BlockDetail> {
     let frame = read_found(store, &view, &place)?;
     let (header, bytes) = BlockHeader::parse(&frame[HEADER_BYTES..])?;
     let mut block = Naming::of(&view).describe(&place, &header);
-    let run = view.catalog.history.runs.last();
-    let nodes = run.into_iter().flat_map(|run| &run.lineage);
+    let nodes = view.catalog.history.job.iter().flat_map(|job| &job.lineage);
     let mut inputs = nodes.filter(|node| node.parents.is_empty() && Some(&node.name) == block.name.as_ref());
     let record_type = inputs.next().map(|node| node.record_type.clone());
+    let streams = view.catalog.history.job.iter().flat_map(|job| &job.streams);
+    let mut schemas =
+        streams.map(|stream| &stream.schema).filter(|schema| schema_hash(schema) == header.schema);
+    let record_schema = schemas.next().and_then(|schema| Type::parse(schema));
     let (records, first) = match header.encoding {
         BlockEncoding::Lines => lines(bytes),
-        BlockEncoding::Records => archives(bytes, record_type.as_deref())?,
+        BlockEncoding::Records => archives(bytes, record_schema.as_ref())?,
     };
     block.records = Some(records);
     // What is wrong elsewhere does not matter here.
@@ -163,7 +168,7 @@ fn lines(bytes: &[u8]) -> (u64, Vec<RecordReport>) {
     (first.len() as u64 + all.count() as u64, first)
 }
 
-fn archives(bytes: &[u8], record_type: Option<&str>) -> Result<(u64, Vec<RecordReport>)> {
+fn archives(bytes: &[u8], record_schema: Option<&Type>) -> Result<(u64, Vec<RecordReport>)> {
     let mut first = Vec::new();
     let mut count = 0;
     for_each_record(bytes, |record| {
@@ -173,7 +178,7 @@ fn archives(bytes: &[u8], record_type: Option<&str>) -> Result<(u64, Vec<RecordR
                 bytes: record.len() as u64,
                 text: None,
                 hex: Some(hex(&record[..record.len().min(SHOWN_BYTES_MAX)])),
-                value: record_type.and_then(|record_type| record_json(record_type, record)),
+                value: record_schema.and_then(|root| archive_json(root, record)),
             });
         }
         Ok(())

@@ -5,9 +5,11 @@ use crate::error::Result;
 use crate::format::records::{CatalogRecord, CheckpointRecord};
 use crate::id::EpochId;
 use crate::inspect::open::{ReadStore, relative};
+use crate::inspect::pins::{Pinned, read_pins};
 use crate::inspect::report::{CheckpointReport, Finding, RunReport};
 use crate::inspect::state::Committed;
 use crate::store::catalog::{EpochContents, list_epochs, read_epoch};
+use crate::store::numbered_entries;
 use crate::store::segments::list_segments;
 
 const EPOCH_REMEDY: &str =
@@ -20,6 +22,8 @@ const RETAINED_MIN: usize = 2;
 pub(super) struct Catalog {
     pub(super) history: History,
     pub(super) epochs: usize,
+    /// By name.
+    pub(super) pins: Vec<Pinned>,
     pub(super) findings: Vec<Finding>,
 }
 
@@ -33,13 +37,21 @@ pub(super) fn read_catalog(store: &ReadStore) -> Result<Catalog> {
     let (unfinished, finished): (Vec<_>, Vec<_>) =
         contents.into_iter().partition(|contents| contents.unfinished);
     let mut findings: Vec<Finding> = finished.iter().filter_map(|epoch| damage_of(store, epoch)).collect();
-    findings.extend(gaps(&finished));
+    findings.extend(gaps(store, &finished));
     findings.extend(unfinished.iter().map(|contents| {
         let what = "its creation was interrupted; nothing was committed to it";
         Finding::note(place_of(contents.epoch), what, "nothing: it is removed when the job has gone on")
     }));
     let history = protocol::fold(&finished);
-    Ok(Catalog { history, epochs: epochs.len(), findings })
+    let passed_over = history.features.passed_over();
+    if passed_over != 0 {
+        let what = format!(
+            "the store has features {passed_over:#x} that this build does not know and need not know"
+        );
+        findings.push(Finding::note("epochs".to_owned(), what, "nothing, or use a newer build"));
+    }
+    let pins = read_pins(store, &history, &mut findings)?;
+    Ok(Catalog { history, epochs: epochs.len(), pins, findings })
 }
 
 fn place_of(epoch: EpochId) -> String {
@@ -53,11 +65,15 @@ fn damage_of(store: &ReadStore, contents: &EpochContents) -> Option<Finding> {
 }
 
 /// Epochs whose first record continues after one that no older epoch has: it was lost since.
-fn gaps(epochs: &[EpochContents]) -> Vec<Finding> {
+fn gaps(store: &ReadStore, epochs: &[EpochContents]) -> Vec<Finding> {
+    // What a repair has put aside it has said again in the newest epoch.
+    let aside = numbered_entries(&store.paths.quarantine().join("epochs"), "").unwrap_or_default();
     let mut findings = Vec::new();
     let mut newest: Option<u64> = None;
-    for epoch in epochs {
-        if let (Some(newest), Some((_, CatalogRecord::Epoch(first)))) = (newest, epoch.records.first())
+    for (at, epoch) in epochs.iter().enumerate() {
+        let before = at.checked_sub(1).map_or(0, |before| epochs[before].epoch.0);
+        if !aside.iter().any(|aside| (before..epoch.epoch.0).contains(aside))
+            && let (Some(newest), Some((_, CatalogRecord::Epoch(first)))) = (newest, epoch.records.first())
             && first.continues_after > newest
         {
             let what = format!("records {} to {} before it are gone", newest + 1, first.continues_after);
@@ -74,13 +90,13 @@ fn gaps(epochs: &[EpochContents]) -> Vec<Finding> {
 
 impl Catalog {
     pub(super) fn run(&self) -> Option<RunReport> {
-        self.history.runs.last().map(|run| RunReport {
-            version: run.version.clone(),
-            started_ms: run.started_ms,
-            batch_interval_ms: run.batch_interval_ms,
-            checkpoint_every_batches: run.checkpoint_every_batches,
-            partitions: run.partitions,
-            threads: run.threads,
+        self.history.job.as_ref().map(|job| RunReport {
+            version: job.version.clone(),
+            started_ms: job.started_ms,
+            batch_interval_ms: job.batch_interval_ms,
+            checkpoint_every_batches: job.checkpoint_every_batches,
+            partitions: job.partitions,
+            threads: job.threads,
         })
     }
 
@@ -116,13 +132,31 @@ impl Catalog {
         self.surely_retained().first().map_or(0, |(_, record)| record.next_block)
     }
 
+    /// The retained checkpoints and those that only pins keep, by number.
+    pub(super) fn kept(&self, store: &ReadStore) -> Result<Vec<Committed>> {
+        let mut kept = self.retained(store)?.to_vec();
+        for pin in &self.pins {
+            if !kept.iter().any(|(_, record)| record.checkpoint == pin.committed.1.checkpoint) {
+                kept.push(pin.committed.clone());
+            }
+        }
+        kept.sort_by_key(|(_, record)| record.checkpoint);
+        Ok(kept)
+    }
+
+    /// The names that a checkpoint is pinned under.
+    pub(super) fn names_of(&self, checkpoint: u64) -> Vec<String> {
+        let named = self.pins.iter().filter(|pin| pin.committed.1.checkpoint == checkpoint);
+        named.map(|pin| pin.name.clone()).collect()
+    }
+
     pub(super) fn epoch_of(&self, checkpoint: u64) -> u64 {
         let found = self.history.checkpoints.iter().rfind(|(_, record)| record.checkpoint == checkpoint);
         found.map_or(0, |(epoch, _)| epoch.0)
     }
 }
 
-/// A checkpoint as it is reported.
+/// A checkpoint as it is reported; its pins are not known here.
 pub(super) fn describe(epoch: u64, record: &CheckpointRecord, damage: Option<String>) -> CheckpointReport {
     let operators = record.operators.iter().filter(|operator| !super::state::is_positions(operator));
     CheckpointReport {
@@ -133,6 +167,7 @@ pub(super) fn describe(epoch: u64, record: &CheckpointRecord, damage: Option<Str
         keys: operators.map(|operator| operator.keys).sum(),
         segments: record.segments.len() as u64,
         bytes: record.segments.iter().map(|segment| segment.length).sum(),
+        pins: Vec::new(),
         damage,
     }
 }

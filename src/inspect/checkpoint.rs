@@ -114,7 +114,10 @@ fn detail(store: &ReadStore, dir: &Path, id: u64) -> Result<CheckpointDetail> {
         directory: dir.display().to_string(),
         job: store.identity.job.clone(),
         last_durable_record: catalog.history.last_seq,
-        checkpoint: describe(epoch.0, record, damage),
+        checkpoint: CheckpointReport {
+            pins: catalog.names_of(record.checkpoint),
+            ..describe(epoch.0, record, damage)
+        },
         next_block: record.next_block,
         fingerprint: format!("{:016x}", record.fingerprint),
         operators: segments.operators(record),

@@ -19,6 +19,7 @@ use crate::inspect::summary::bytes_under;
 use crate::inspect::verify::verify;
 use crate::inspect::view::{View, find_checkpoint, no_such};
 use crate::store::catalog::Catalog as CatalogWriter;
+use crate::store::catalog::EpochStart;
 use crate::store::disk::open_options;
 use crate::store::log_scan::{log_witness_bytes, scan_log};
 use crate::store::{Disk, StorePaths};
@@ -248,7 +249,15 @@ fn write_catalog(
 ) -> Result<()> {
     let history = &catalog.history;
     let (disk, paths) = (disk.clone(), paths.clone());
-    let mut writer = CatalogWriter::begin(disk, paths, store.identity.store, EpochId(1), 0, 1)?;
+    let start = EpochStart {
+        store: store.identity.store,
+        epoch: EpochId(1),
+        continues_after: 0,
+        first_seq: 1,
+        features: history.features,
+        job: history.job.clone(),
+    };
+    let mut writer = CatalogWriter::begin(disk, paths, start)?;
     if let Some(run) = history.runs.last() {
         writer.append(run)?;
     }

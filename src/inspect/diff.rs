@@ -150,10 +150,10 @@ fn operator_diff(
     limit: usize,
 ) -> Result<OperatorDiff> {
     // A checkpoint that does not list the operator has no state of it, whatever its segments hold.
-    let state = |record| Some((find_operator(record, name).ok()?, segments.chains(record, name)));
-    let (before, after) = (state(before), state(after));
-    let chain_of = |side: &Option<(_, Vec<Vec<GroupSource>>)>, group: usize| {
-        side.as_ref().and_then(|(_, chains)| chains.get(group)).cloned().unwrap_or_default()
+    let sides = [before, after].map(|record| Some((record, find_operator(record, name).ok()?)));
+    let [before, after] = sides.map(|side| side.map(|(record, _)| segments.chains(record, name)));
+    let chain_of = |side: &Option<Vec<Vec<GroupSource>>>, group: usize| {
+        side.as_ref().and_then(|chains| chains.get(group)).cloned().unwrap_or_default()
     };
     let mut diff =
         OperatorDiff { operator: name.to_owned(), added: 0, removed: 0, changed: 0, keys: Vec::new() };
@@ -171,8 +171,7 @@ fn operator_diff(
             }
         }
     }
-    let types =
-        [before.map(|(operator, _)| Types::of(operator)), after.map(|(operator, _)| Types::of(operator))];
+    let types = sides.map(|side| side.map(|(record, operator)| Types::of(segments, record, operator)));
     diff.keys = kept.into_iter().map(|(key, values)| key_diff(&types, &key, values)).collect();
     Ok(diff)
 }
@@ -202,8 +201,9 @@ struct Types {
 }
 
 impl Types {
-    fn of(operator: &OperatorRef) -> Self {
-        let value = ValueType::of(&operator.value_type, operator.value_width);
+    fn of(segments: &Segments<'_>, checkpoint: &CheckpointRecord, operator: &OperatorRef) -> Self {
+        let schema = segments.schema_of(checkpoint, operator);
+        let value = schema.and_then(|schema| ValueType::of(&operator.value_type, &schema));
         Types { key: KeyShape::of(&operator.key_type), value }
     }
 }

@@ -53,6 +53,8 @@ pub struct StateReport {
     pub key_type_known: bool,
     /// The type of its values.
     pub value_type: String,
+    /// The schema of its values, in the notation of the format; `null` when no segment has any of them.
+    pub value_schema: Option<String>,
     /// Whether values of this type can be shown as JSON.
     pub value_type_known: bool,
     /// All keys of the operator.
@@ -126,7 +128,8 @@ fn read(store: &ReadStore, dir: &Path, operator: &str, query: &StateQuery) -> Re
         return Err(no_such(message));
     }
     let key_shape = KeyShape::of(&operator.key_type);
-    let value_type = ValueType::of(&operator.value_type, operator.value_width);
+    let value_schema = segments.schema_of(checkpoint, operator);
+    let value_type = value_schema.as_ref().and_then(|schema| ValueType::of(&operator.value_type, schema));
     let entry = |(key, value): (Vec<u8>, Vec<u8>)| EntryReport {
         key: key_shape.as_ref().and_then(|shape| shape.decode(&key)),
         key_hex: hex(&key),
@@ -144,6 +147,7 @@ fn read(store: &ReadStore, dir: &Path, operator: &str, query: &StateQuery) -> Re
         key_type: operator.key_type.clone(),
         key_type_known: key_shape.is_some(),
         value_type: operator.value_type.clone(),
+        value_schema: value_schema.map(|schema| schema.to_string()),
         value_type_known: value_type.is_some(),
         keys: operator.keys,
         matched,

@@ -13,8 +13,7 @@ use crate::inspect::report::{Finding, SCHEMA, judge};
 use crate::inspect::settle::settled;
 use crate::inspect::view::no_such;
 
-const NO_RUN: &str = "the catalog has no record of a run: it goes with its epoch when checkpoints prune that, \
-                      and the next start writes one";
+const NO_JOB: &str = "the catalog has no description of the job: it was never started";
 
 /// The lineage of the last run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -60,8 +59,7 @@ pub struct LineageNodeReport {
 ///
 /// # Errors
 /// As [`inspect`](crate::inspect::inspect), and [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig)
-/// when the catalog has no record of a run: the job was never started, or it ran so long that the epoch of its
-/// start was pruned.
+/// when the catalog has no description of the job: it was never started.
 pub fn lineage(dir: &Path) -> Result<LineageReport> {
     let store = open(dir)?;
     settled(&store.paths, || describe(&store, dir), |report| &report.findings)
@@ -70,9 +68,8 @@ pub fn lineage(dir: &Path) -> Result<LineageReport> {
 fn describe(store: &ReadStore, dir: &Path) -> Result<LineageReport> {
     let catalog = read_catalog(store)?;
     let mut findings = catalog.findings.clone();
-    let run = catalog.history.runs.last();
-    let run = run.ok_or_else(|| no_such(NO_RUN.to_owned()))?;
-    let nodes = run.lineage.iter().map(|node| LineageNodeReport {
+    let job = catalog.history.job.as_ref().ok_or_else(|| no_such(NO_JOB.to_owned()))?;
+    let nodes = job.lineage.iter().map(|node| LineageNodeReport {
         id: node.id,
         operation: node.operation.clone(),
         name: Some(node.name.clone()).filter(|name| !name.is_empty()),
@@ -84,9 +81,9 @@ fn describe(store: &ReadStore, dir: &Path) -> Result<LineageReport> {
         schema: SCHEMA,
         directory: dir.display().to_string(),
         job: store.identity.job.clone(),
-        started_ms: run.started_ms,
-        version: run.version.clone(),
-        fingerprint: format!("{:016x}", run.fingerprint),
+        started_ms: job.started_ms,
+        version: job.version.clone(),
+        fingerprint: format!("{:016x}", job.fingerprint),
         nodes: nodes.collect(),
         sound: judge(&mut findings),
         findings,

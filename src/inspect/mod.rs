@@ -58,7 +58,9 @@ mod key_text;
 mod lineage;
 mod log;
 mod open;
+mod pins;
 mod report;
+mod schema;
 mod settle;
 mod state;
 mod summary;
@@ -77,6 +79,8 @@ pub use diff::{Change, DiffReport, KeyDiff, OperatorDiff, diff};
 pub use entries::{EntryReport, StateQuery, StateReport, state};
 pub use growth::{GrowthReport, SizeReport, growth};
 pub use lineage::{LineageNodeReport, LineageReport, lineage};
+pub(crate) use open::{ReadStore, open};
+pub use pins::checkpoint_number;
 pub use report::{
     CheckpointReport, CheckpointsReport, DiskReport, Finding, LostBatches, OperatorReport, PendingReport,
     PositionsReport, RestartReport, RunReport, SCHEMA, Severity, StoreReport, VerifyReport, WalkedBack,
@@ -86,7 +90,7 @@ pub use verify::verify;
 
 /// Shows bytes as a key and as a value of types by their names. What a key is shown as leads back to it.
 #[cfg(fuzzing)]
-pub(crate) fn show(key_type: &str, value_type: &str, width: u32, bytes: &[u8]) {
+pub(crate) fn show(key_type: &str, value_type: &str, schema: &str, bytes: &[u8]) {
     if let Some(shown) = key_text::KeyShape::of(key_type).and_then(|shape| shape.decode(bytes)) {
         let text = shown.as_str().map_or_else(|| shown.to_string(), str::to_owned);
         let text = if key_type == "()" { "()".to_owned() } else { text };
@@ -96,7 +100,7 @@ pub(crate) fn show(key_type: &str, value_type: &str, width: u32, bytes: &[u8]) {
             "`{text}` is another key: {again:?}"
         );
     }
-    if let Some(value_type) = value_json::ValueType::of(value_type, width) {
+    if let Some(value_type) = value_json::ValueType::of(value_type, schema) {
         // Its text is written too: nothing may take more than a multiple of what there is.
         let text = value_type.decode(bytes).map_or(0, |value| value.to_string().len());
         assert!(text <= 64 * bytes.len() + 4_096, "{text} bytes from {}", bytes.len());

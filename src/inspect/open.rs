@@ -7,10 +7,10 @@ use crate::format::FORMAT_VERSION_OLDEST;
 use crate::store::{Identity, StorePaths};
 
 /// A store that is only read.
-pub(super) struct ReadStore {
-    pub(super) paths: StorePaths,
-    pub(super) identity: Identity,
-    pub(super) format_version: u16,
+pub(crate) struct ReadStore {
+    pub(crate) paths: StorePaths,
+    pub(crate) identity: Identity,
+    pub(crate) format_version: u16,
 }
 
 /// Opens the store in `dir`.
@@ -18,7 +18,7 @@ pub(super) struct ReadStore {
 /// # Errors
 /// [`ErrorKind::Incompatible`] when it is none or of a newer version, [`ErrorKind::Corrupt`] when its
 /// identity is damaged or gone.
-pub(super) fn open(dir: &Path) -> Result<ReadStore> {
+pub(crate) fn open(dir: &Path) -> Result<ReadStore> {
     let io = |cause| Error::io(format!("read {}", dir.display()), cause);
     let found = match std::fs::metadata(dir) {
         Ok(found) => found,
@@ -59,13 +59,13 @@ fn has_epochs(paths: &StorePaths) -> bool {
 
 impl ReadStore {
     /// The identity as hexadecimal digits.
-    pub(super) fn id(&self) -> String {
+    pub(crate) fn id(&self) -> String {
         self.identity.store.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }
 
 /// A message with the paths in it made relative to the store.
-pub(super) fn relative(paths: &StorePaths, text: &str) -> String {
+pub(crate) fn relative(paths: &StorePaths, text: &str) -> String {
     let root = format!("{}{}", paths.root.display(), std::path::MAIN_SEPARATOR);
     text.replace(&root, "")
 }

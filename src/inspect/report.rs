@@ -29,14 +29,14 @@ pub struct Finding {
 }
 
 impl Finding {
-    pub(super) fn damage(place: impl Into<String>, what: impl Into<String>, remedy: &str) -> Self {
+    pub(crate) fn damage(place: impl Into<String>, what: impl Into<String>, remedy: &str) -> Self {
         let (place, what) = (place.into(), what.into());
         // Errors name their file first; here it has a field of its own.
         let what = what.strip_prefix(&format!("{place}: ")).map_or(what.clone(), str::to_owned);
         Finding { severity: Severity::Damage, place, what, remedy: remedy.to_owned() }
     }
 
-    pub(super) fn note(place: impl Into<String>, what: impl Into<String>, remedy: &str) -> Self {
+    pub(crate) fn note(place: impl Into<String>, what: impl Into<String>, remedy: &str) -> Self {
         Finding { severity: Severity::Note, ..Finding::damage(place, what, remedy) }
     }
 
@@ -198,7 +198,7 @@ pub struct CheckpointsReport {
     pub job: String,
     /// The newest sound record of the catalog: the report shows the store as of its commit.
     pub last_durable_record: u64,
-    /// The retained checkpoints, oldest first.
+    /// The retained and the pinned checkpoints, oldest first.
     pub checkpoints: Vec<CheckpointReport>,
     /// Older ones that the catalog still mentions and whose state was pruned.
     pub pruned: u64,
@@ -213,7 +213,7 @@ pub struct CheckpointsReport {
 pub struct CheckpointReport {
     /// Its number.
     pub checkpoint: u64,
-    /// The epoch of the catalog that it is recorded in.
+    /// The epoch of the catalog that it is recorded in, 0 when only a pin keeps it.
     pub epoch: u64,
     /// The last batch whose changes are in it.
     pub batch: u64,
@@ -225,6 +225,8 @@ pub struct CheckpointReport {
     pub segments: u64,
     /// The bytes of these segments; checkpoints share them.
     pub bytes: u64,
+    /// The names that it is pinned under.
+    pub pins: Vec<String>,
     /// What is damaged, `null` when it is sound.
     pub damage: Option<String>,
 }
@@ -261,7 +263,7 @@ pub struct VerifyReport {
 }
 
 /// Puts damage first and says whether there is none.
-pub(super) fn judge(findings: &mut [Finding]) -> bool {
+pub(crate) fn judge(findings: &mut [Finding]) -> bool {
     findings.sort_by_key(|finding| finding.severity);
     !findings.iter().any(Finding::is_damage)
 }

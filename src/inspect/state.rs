@@ -10,6 +10,7 @@ use crate::format::records::{CheckpointRecord, OperatorRef, POSITIONS_PREFIX, Se
 use crate::id::EpochId;
 use crate::inspect::open::{ReadStore, relative};
 use crate::inspect::report::{Finding, OperatorReport, PositionsReport};
+use crate::record::schema_hash;
 use crate::store::segments::{GroupSource, Segment, list_segments};
 
 const REMEDY: &str = "put the file back from a copy; otherwise a start walks back to a checkpoint without it";
@@ -126,6 +127,19 @@ impl<'a> Segments<'a> {
             chain.insert(0, part);
         }
         chains
+    }
+
+    /// The schema of an operator's values in `checkpoint`: that of its newest segment with the hash that the checkpoint
+    /// says; `None` when no segment that can be opened has any of it.
+    pub(super) fn schema_of(
+        &self,
+        checkpoint: &CheckpointRecord,
+        operator: &OperatorRef,
+    ) -> Option<Arc<str>> {
+        let numbers = checkpoint.segments.iter().rev().map(|segment| segment.segment);
+        let segments = numbers.filter_map(|number| self.by_number.get(&number)?.segment.as_ref());
+        let schemas = segments.filter_map(|segment| segment.schema_of(&operator.name));
+        schemas.into_iter().find(|schema| schema_hash(schema) == operator.schema).cloned()
     }
 
     /// What one segment holds of `operator`; nothing where it cannot be opened.

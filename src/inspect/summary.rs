@@ -7,6 +7,7 @@ use crate::error::{ErrorKind, Result};
 use crate::inspect::catalog::{Catalog, describe, read_catalog};
 use crate::inspect::log::read_log;
 use crate::inspect::open::{ReadStore, open, relative};
+use crate::inspect::pins::quarantined;
 use crate::inspect::report::{
     DiskReport, Finding, LostBatches, RestartReport, SCHEMA, StoreReport, WalkedBack, judge,
 };
@@ -35,6 +36,7 @@ fn summarise(store: &ReadStore, dir: &Path) -> Result<StoreReport> {
     let mut findings = catalog.findings.clone();
     findings.extend(segments.findings(retained));
     findings.extend(log.findings.iter().cloned());
+    findings.extend(quarantined(store)?);
     let replay = chosen.recovery.iter().flat_map(|recovery| &recovery.replay);
     findings.extend(log.check_planned(store, replay)?.1);
     let restart = chosen.report(log.refusal(store), &mut findings);

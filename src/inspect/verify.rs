@@ -6,6 +6,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::inspect::catalog::{Catalog, read_catalog};
 use crate::inspect::log::{Log, read_log, read_whole_log};
 use crate::inspect::open::{ReadStore, open, relative};
+use crate::inspect::pins::quarantined;
 use crate::inspect::report::{Finding, SCHEMA, VerifyReport, judge};
 use crate::inspect::settle::settled;
 use crate::inspect::state::{Committed, Segments};
@@ -51,13 +52,15 @@ fn without_identity(dir: &Path, error: &Error) -> VerifyReport {
 fn check(store: &ReadStore, dir: &Path) -> Result<VerifyReport> {
     let catalog = read_catalog(store)?;
     let retained = catalog.retained(store)?;
-    let mut segments = Segments::open(store, retained.iter().map(|(_, record)| record))?;
-    read_all(&mut segments, retained)?;
+    let kept = catalog.kept(store)?;
+    let mut segments = Segments::open(store, kept.iter().map(|(_, record)| record))?;
+    read_all(&mut segments, &kept)?;
     let chosen = Restart::choose(store, &catalog, &mut segments)?;
     let log = read_whole_log(store, catalog.oldest_needed_block(), chosen.next_block())?;
     let (planned_blocks, unreadable) = check_planned(store, &catalog, &log)?;
     let mut findings = catalog.findings.clone();
-    findings.extend(segments.findings(retained));
+    findings.extend(segments.findings(&kept));
+    findings.extend(quarantined(store)?);
     findings.extend(log.findings.iter().cloned());
     findings.extend(unreadable);
     // A start reads the log from the first block that is in no plan on, and refuses over damage there only.
@@ -67,7 +70,7 @@ fn check(store: &ReadStore, dir: &Path) -> Result<VerifyReport> {
         read_log(store, chosen.next_block(), chosen.next_block())?.refusal(store)
     };
     let restart = chosen.report(refusal, &mut findings);
-    findings.extend(segments.leftovers(retained)?);
+    findings.extend(segments.leftovers(&kept)?);
     findings.extend(log.leftovers(store)?);
     Ok(VerifyReport {
         schema: SCHEMA,

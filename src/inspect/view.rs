@@ -1,9 +1,8 @@
 //! What most verbs begin with: the catalog, the retained checkpoints and where a restart would begin.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::StreamId;
 use crate::inspect::catalog::{Catalog, read_catalog};
 use crate::inspect::open::ReadStore;
 use crate::inspect::report::{Finding, RestartReport};
@@ -62,18 +61,26 @@ impl<'s> View<'s> {
     }
 }
 
-/// A retained checkpoint by its number.
+/// A retained or pinned checkpoint by its number.
 ///
 /// # Errors
 /// [`ErrorKind::InvalidConfig`] when there is none of this number.
 pub(super) fn find_checkpoint<'c>(
-    catalog: &Catalog,
+    catalog: &'c Catalog,
     retained: &'c [Committed],
     id: u64,
 ) -> Result<&'c Committed> {
-    let found = retained.iter().rfind(|(_, record)| record.checkpoint == id);
+    let pinned = catalog.pins.iter().map(|pin| &pin.committed);
+    let found = pinned.chain(retained).rfind(|(_, record)| record.checkpoint == id);
     found.ok_or_else(|| {
-        let numbers: Vec<String> = retained.iter().map(|(_, record)| record.checkpoint.to_string()).collect();
+        let numbers: BTreeSet<u64> = catalog
+            .pins
+            .iter()
+            .map(|pin| &pin.committed)
+            .chain(retained)
+            .map(|(_, record)| record.checkpoint)
+            .collect();
+        let numbers: Vec<String> = numbers.iter().map(u64::to_string).collect();
         let is_known = catalog.history.checkpoints.iter().any(|(_, record)| record.checkpoint == id);
         let why = if is_known { "its state was pruned" } else { "the catalog has none of this number" };
         let kept = if numbers.is_empty() { "none".to_owned() } else { numbers.join(", ") };
@@ -88,9 +95,8 @@ pub(super) fn no_such(message: String) -> Error {
 
 /// The names of the input streams of the last run.
 pub(super) fn stream_names(catalog: &Catalog) -> BTreeMap<u64, String> {
-    let nodes = catalog.history.runs.last().into_iter().flat_map(|run| &run.lineage);
-    let inputs = nodes.filter(|node| node.parents.is_empty() && !node.name.is_empty());
-    inputs.map(|node| (StreamId::of(&node.name).0, node.name.clone())).collect()
+    let streams = catalog.history.job.iter().flat_map(|job| &job.streams);
+    streams.map(|stream| (stream.stream, stream.name.clone())).collect()
 }
 
 /// A stream's id as 16 hexadecimal digits.

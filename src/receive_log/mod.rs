@@ -270,7 +270,8 @@ mod tests {
         runtime.block_on(async {
             let (requests, mut queue) = mpsc::unbounded_channel();
             let log = ReceiveLog::new(requests, 100);
-            let header = BlockHeader { stream: StreamId(1), encoding: BlockEncoding::Lines, records: 0 };
+            let header =
+                BlockHeader { stream: StreamId(1), encoding: BlockEncoding::Lines, records: 0, schema: 0 };
             log.submit(header, vec![0; 60]).await.unwrap();
             let mut waiting = Box::pin(log.submit(header, vec![0; 60]));
             tokio::select! {

@@ -10,6 +10,7 @@ use rkyv::vec::{ArchivedVec, VecResolver};
 use rkyv::{Archive, Deserialize, Place, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::record::described::Described;
 use crate::record::text::Text;
 
 /// A reusable, aligned buffer for [`Data::encode`] and [`Data::decode`].
@@ -23,16 +24,14 @@ impl DataBuffer {
     }
 }
 
-/// What may be stored or cross a shuffle: any type with rkyv's derives.
+/// What may be stored or cross a shuffle.
 ///
-/// It is implemented for every `Clone + Send + Sync` type that rkyv can archive, validate and
-/// deserialize: numbers, strings, tuples, options, vectors, maps, and your own types:
+/// It is implemented for every `Clone + Send + Sync` type that is [`Described`] and that rkyv can archive, validate and
+/// deserialize: numbers, strings, tuples, options, vectors, ordered maps, and your own types:
 ///
 /// ```
-/// use millpond::rkyv;
-///
-/// #[derive(Clone, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
-/// #[rkyv(crate = millpond::rkyv)]
+/// #[millpond::data]
+/// #[derive(Clone)]
 /// struct Reading {
 ///     sensor: String,
 ///     celsius: f64,
@@ -43,7 +42,7 @@ impl DataBuffer {
 /// ```
 ///
 /// The bytes are rkyv 0.8's, little-endian, aligned, with 32-bit relative pointers.
-pub trait Data: Clone + Send + Sync + 'static {
+pub trait Data: Described + Clone + Send + Sync + 'static {
     /// Replaces the buffer's content by this record's archive.
     ///
     /// # Errors
@@ -62,7 +61,7 @@ pub trait Data: Clone + Send + Sync + 'static {
 
 impl<T> Data for T
 where
-    T: Clone + Send + Sync + 'static + Archive,
+    T: Clone + Send + Sync + 'static + Described + Archive,
     T: for<'a> Serialize<HighSerializer<AlignedVec, ArenaHandle<'a>, RkyvError>>,
     T::Archived: for<'a> CheckBytes<HighValidator<'a, RkyvError>>,
     T::Archived: Deserialize<T, HighDeserializer<RkyvError>>,

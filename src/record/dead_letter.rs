@@ -2,8 +2,6 @@
 
 use std::fmt::{self, Display, Write};
 
-use rkyv::{Archive, Deserialize, Serialize};
-
 /// A record that a fallible operation could not process, with the reason and where it came from.
 ///
 /// It can be stored, shuffled and saved like any record whose `T` can. It displays as one line, `origin: error:
@@ -17,7 +15,8 @@ use rkyv::{Archive, Deserialize, Serialize};
 /// };
 /// assert_eq!(letter.to_string(), r"block 17 of `lines`, record 12: not a number: x1\ny2");
 /// ```
-#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[crate::data]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter<T> {
     /// The record as the operation was given it.
     pub record: T,

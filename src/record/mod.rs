@@ -2,17 +2,22 @@
 
 mod data;
 mod dead_letter;
+mod described;
 mod key;
 mod key_table;
+mod key_text;
 mod nested;
 mod text;
 mod window_result;
 
 pub use data::{Data, DataBuffer};
 pub use dead_letter::DeadLetter;
+pub(crate) use described::schema_hash;
+pub use described::{Described, Fields, Schema, Variants};
 pub use key::Key;
 pub(crate) use key::{KeyHash, group_of, hash_of};
 pub(crate) use key_table::KeyTable;
+pub(crate) use key_text::key_text;
 pub(crate) use nested::Nested;
 pub use text::{Text, Words};
 pub use window_result::WindowResult;

@@ -1,11 +1,10 @@
 //! What a window came to.
 
-use rkyv::{Archive, Deserialize, Serialize};
-
 /// What a window came to for one key.
 ///
-/// It can be stored and cross a shuffle where key and value have rkyv's derives.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Archive, Serialize, Deserialize)]
+/// It can be stored and cross a shuffle where key and value are data.
+#[crate::data]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WindowResult<K, A> {
     /// The key.
     pub key: K,

@@ -100,6 +100,8 @@ impl ReceiverChanges {
 pub(crate) struct Inlet {
     pub(crate) name: Arc<str>,
     pub(crate) stream: StreamId,
+    /// The hash of the schema of its records.
+    pub(crate) schema: u64,
     pub(crate) log: Arc<ReceiveLog>,
     pub(crate) stop: watch::Receiver<bool>,
     pub(crate) block_bytes: usize,
@@ -112,7 +114,8 @@ pub(crate) struct Inlet {
 
 impl Inlet {
     pub(crate) fn header(&self, encoding: BlockEncoding, records: usize) -> BlockHeader {
-        BlockHeader { stream: self.stream, encoding, records: records as u32 }
+        let schema = if encoding == BlockEncoding::Lines { 0 } else { self.schema };
+        BlockHeader { stream: self.stream, encoding, records: records as u32, schema }
     }
 
     pub(crate) fn note_stored(&self) {

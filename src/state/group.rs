@@ -3,6 +3,7 @@
 use crate::error::Result;
 use crate::format::segment::Entry;
 use crate::record::KeyHash;
+use crate::state::changes::{ChangeSums, Difference};
 use crate::state::policy::GroupSize;
 use crate::state::table::StateTable;
 use crate::state::upgrade::Convert;
@@ -28,6 +29,9 @@ pub(crate) struct KeyGroup {
     /// The next checkpoint has to hold all of the group, whatever has changed.
     rewrite: bool,
     page: Vec<u8>,
+    /// What was changed since it was last taken.
+    sums: ChangeSums,
+    has_sums: bool,
 }
 
 /// What a batch does to one group: decided first, applied when the whole stage has succeeded.
@@ -137,12 +141,37 @@ impl KeyGroup {
 
     /// Applies a batch's changes.
     pub(crate) fn apply(&mut self, changes: &GroupChanges) {
+        self.has_sums |= !changes.touched.is_empty();
         for (at, value) in changes.iter() {
+            self.sums.add(self.table.hash(at), value);
             if !self.cold.is_empty() {
                 self.resize(at, value);
             }
             self.table.change(at, value);
         }
+    }
+
+    /// Adds what was changed since the last call to `sums`.
+    pub(crate) fn take_sums(&mut self, sums: &mut ChangeSums) {
+        if std::mem::take(&mut self.has_sums) {
+            sums.merge(&std::mem::take(&mut self.sums));
+        }
+    }
+
+    /// The key of highest stratum that fits a difference, of those that were changed since the last checkpoint, or
+    /// of `all`.
+    pub(crate) fn key_that_fits(
+        &mut self,
+        difference: &Difference,
+        all: bool,
+    ) -> Result<Option<(usize, Vec<u8>)>> {
+        if all {
+            self.load()?;
+        }
+        let table = &self.table;
+        let numbers = (0..table.len()).filter(|at| all || table.is_dirty(*at));
+        let fitting = numbers.filter_map(|at| Some((difference.fits(table.hash(at))?, table.key(at))));
+        Ok(fitting.max().map(|(stratum, key)| (stratum, key.to_vec())))
     }
 
     /// Keeps count of keys and bytes while some are cold and the table alone cannot tell.
@@ -260,7 +289,7 @@ mod tests {
     use crate::format::records::SegmentHeader;
     use crate::id::SegmentId;
     use crate::record::hash_of;
-    use crate::store::segments::{EncodedState, Segment, write_segment};
+    use crate::store::segments::{EncodedOperator, EncodedState, Segment, write_segment};
     use crate::store::{Disk, StorePaths};
 
     #[derive(Clone, Copy, Debug)]
@@ -319,7 +348,13 @@ mod tests {
             if whole {
                 self.group.table.compact();
             }
-            let state = EncodedState { operators: vec![("totals".into(), vec![encoded])] };
+            let state = EncodedState {
+                operators: vec![EncodedOperator {
+                    name: "totals".into(),
+                    schema: "bytes".into(),
+                    groups: vec![encoded],
+                }],
+            };
             let header = SegmentHeader { store: [1; 16], checkpoint: number };
             let written =
                 write_segment(&Disk::default(), self.paths, SegmentId(number), &header, &state).unwrap();

@@ -5,12 +5,14 @@
 //! up, and the whole group does when that is cheaper. What a table holds that is newer than the last
 //! checkpoint is its **delta**. Keys and values are bytes: nothing here depends on their types.
 
+mod changes;
 mod group;
 mod operator;
 mod policy;
 mod table;
 mod upgrade;
 
+pub(crate) use changes::ChangeSums;
 pub(crate) use group::{GroupChanges, KeyGroup};
-pub(crate) use operator::{OperatorState, StateType};
+pub(crate) use operator::{KnownSchema, OperatorState, StateType};
 pub(crate) use upgrade::{Convert, Origins, Upgrade};

@@ -1,17 +1,22 @@
 //! The state of one operator: its key groups behind one lock each.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::config::KEY_GROUPS;
 use crate::error::Result;
 use crate::exec::Executor;
 use crate::format::object::name_without_paths;
 use crate::format::records::OperatorRef;
-use crate::record::{Data, Key, group_of, hash_of};
+use crate::id::SegmentId;
+use crate::record::{Data, Described, Key, Schema, group_of, hash_of, schema_hash};
+use crate::state::changes::{ChangeSums, Difference};
 use crate::state::group::{GroupChanges, KeyGroup};
 use crate::state::policy::groups_to_rewrite;
 use crate::state::upgrade::{Convert, Origins};
-use crate::store::segments::{EncodedGroup, GroupSource, Segment};
+use crate::store::segments::{EncodedGroup, EncodedOperator, GroupSource, Segment};
 
 /// The end of the type of values that are kept with timers.
 const WITH_TIMERS: &str = " with timers";
@@ -23,6 +28,37 @@ pub(crate) struct StateType {
     pub(crate) key: String,
     pub(crate) value: String,
     pub(crate) value_width: u32,
+    /// Of the archives in the values.
+    pub(crate) schema: KnownSchema,
+}
+
+/// A schema, by its hash alone where only that is known.
+#[derive(Clone, Debug, Eq)]
+pub(crate) struct KnownSchema {
+    pub(crate) hash: u64,
+    pub(crate) text: Option<Arc<str>>,
+}
+
+impl PartialEq for KnownSchema {
+    fn eq(&self, other: &Self) -> bool {
+        self.hash == other.hash
+    }
+}
+
+impl KnownSchema {
+    pub(crate) fn of<T: Described>() -> Self {
+        Self::of_text(Schema::of::<T>().text())
+    }
+
+    /// The text, empty where only the hash is known.
+    pub(crate) fn text(&self) -> &str {
+        self.text.as_deref().unwrap_or_default()
+    }
+
+    /// Of values that no Rust type stands for.
+    pub(crate) fn of_text(text: &str) -> Self {
+        KnownSchema { hash: schema_hash(text), text: Some(text.into()) }
+    }
 }
 
 impl StateType {
@@ -31,13 +67,14 @@ impl StateType {
             key: K::key_type(),
             value: name_without_paths(std::any::type_name::<S>()),
             value_width: S::archived_width() as u32,
+            schema: KnownSchema::of::<S>(),
         }
     }
 
     /// States that are kept with timers.
     pub(crate) fn with_timers<K: Key, S: Data>() -> Self {
-        let StateType { key, value, value_width } = Self::of::<K, S>();
-        StateType { key, value: format!("{value}{WITH_TIMERS}"), value_width }
+        let plain = Self::of::<K, S>();
+        StateType { value: format!("{}{WITH_TIMERS}", plain.value), ..plain }
     }
 
     /// What a checkpoint has. Checkpoints of before types went by short names have paths in them.
@@ -46,6 +83,7 @@ impl StateType {
             key: operator.key_type.clone(),
             value: name_without_paths(&operator.value_type),
             value_width: operator.value_width,
+            schema: KnownSchema { hash: operator.schema, text: None },
         }
     }
 
@@ -96,25 +134,31 @@ impl OperatorState {
     }
 
     /// Points every group at what `segments` (in ascending order) hold of it. Nothing is read yet.
-    pub(crate) fn restore(&self, segments: &[Arc<Segment>]) {
-        for (group, parts) in parts_of(&self.name, segments).into_iter().enumerate() {
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) when a segment holds values of another schema.
+    pub(crate) fn restore(&self, segments: &[Arc<Segment>]) -> Result<()> {
+        let parts = checked_parts_of(&self.name, segments, self.state_type.schema.hash)?;
+        for (group, parts) in parts.into_iter().enumerate() {
             *self.group(group) = KeyGroup::restored(parts);
         }
+        Ok(())
     }
 
-    /// Takes over what `segments` hold under the name `stored`, every value converted. The next checkpoint writes
+    /// Takes over what `segments` hold of the operator `stored`, every value converted. The next checkpoint writes
     /// all of it anew, under the name and type that it has now; until then nothing on the disk has changed.
     ///
     /// # Errors
-    /// What converting a value failed with.
+    /// What converting a value failed with, and those of [`restore`](Self::restore).
     pub(crate) fn take_over(
         &self,
         segments: &[Arc<Segment>],
-        stored: &str,
+        stored: &OperatorRef,
         convert: Option<&Convert>,
         executor: &Executor,
     ) -> Result<()> {
-        for (group, parts) in parts_of(stored, segments).into_iter().enumerate() {
+        let parts = checked_parts_of(&stored.name, segments, stored.schema)?;
+        for (group, parts) in parts.into_iter().enumerate() {
             let is_stored = !parts.is_empty();
             let mut group = self.group(group);
             *group = KeyGroup::restored(parts);
@@ -169,6 +213,12 @@ impl OperatorState {
         Ok(deltas.into_iter().flatten().collect())
     }
 
+    /// These groups as a segment holds them.
+    pub(crate) fn encoded(&self, groups: Vec<EncodedGroup>) -> EncodedOperator {
+        let schema = self.state_type.schema.text.clone().unwrap_or_default();
+        EncodedOperator { name: self.name.clone(), schema, groups }
+    }
+
     /// The segments that a restart needs.
     pub(crate) fn segments(&self) -> Vec<u64> {
         (0..KEY_GROUPS).flat_map(|group| self.group(group).segments().collect::<Vec<_>>()).collect()
@@ -178,14 +228,43 @@ impl OperatorState {
         (0..KEY_GROUPS).map(|group| self.group(group).live().keys).sum()
     }
 
+    /// What the operator goes by where a name would take too much: a number of its name, its types and the partitions,
+    /// on which it depends how windows lay their records out.
+    pub(crate) fn id(&self, partitions: usize) -> u64 {
+        let StateType { key, value, schema, .. } = &self.state_type;
+        let text = format!("{}\0{key}\0{value}\0{}\0{partitions}", self.name, schema.hash);
+        xxh3_64(text.as_bytes())
+    }
+
     pub(crate) fn describe(&self) -> OperatorRef {
         OperatorRef {
             name: self.name.clone(),
             key_type: self.state_type.key.clone(),
             value_type: self.state_type.value.clone(),
             value_width: self.state_type.value_width,
+            schema: self.state_type.schema.hash,
             keys: self.live_keys(),
         }
+    }
+
+    /// What was changed since the last call.
+    pub(crate) fn take_changes(&self) -> ChangeSums {
+        let mut sums = ChangeSums::default();
+        (0..KEY_GROUPS).for_each(|group| self.group(group).take_sums(&mut sums));
+        sums
+    }
+
+    /// A key that two runs of a batch changed differently, if one can be told: best of those changed since the last
+    /// checkpoint.
+    pub(crate) fn key_that_differs(&self, difference: &Difference) -> Result<Option<Vec<u8>>> {
+        for all in [false, true] {
+            let groups = (0..KEY_GROUPS).map(|group| self.group(group).key_that_fits(difference, all));
+            let fitting = groups.filter_map(Result::transpose).collect::<Result<Vec<_>>>()?;
+            if let Some((_, key)) = fitting.into_iter().max() {
+                return Ok(Some(key));
+            }
+        }
+        Ok(None)
     }
 
     /// One key's value.
@@ -237,15 +316,22 @@ fn parts_of(name: &str, segments: &[Arc<Segment>]) -> Vec<Vec<GroupSource>> {
     parts
 }
 
+/// The same, where every part that counts must hold values of the schema with this hash.
+fn checked_parts_of(name: &str, segments: &[Arc<Segment>], schema: u64) -> Result<Vec<Vec<GroupSource>>> {
+    let parts = parts_of(name, segments);
+    let needed: BTreeMap<SegmentId, &Arc<Segment>> =
+        parts.iter().flatten().map(|part| (part.segment_id(), part.segment())).collect();
+    needed.values().try_for_each(|segment| segment.expect_schema(name, schema))?;
+    Ok(parts)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::format::records::SegmentHeader;
-    use crate::id::SegmentId;
     use crate::store::segments::{EncodedState, write_segment};
     use crate::store::{Disk, StorePaths};
     use proptest::prelude::*;
-    use std::collections::BTreeMap;
 
     type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -305,7 +391,7 @@ mod tests {
                 }
                 let segment = number as u64 + 1;
                 let groups = state.encode_changes(&executor, segment).unwrap();
-                let encoded = EncodedState { operators: vec![("totals".into(), groups)] };
+                let encoded = EncodedState { operators: vec![state.encoded(groups)] };
                 let header = SegmentHeader { store: [1; 16], checkpoint: segment };
                 let written = write_segment(&Disk::default(), &paths, SegmentId(segment), &header, &encoded).unwrap();
                 segments.insert(segment, written);
@@ -315,7 +401,7 @@ mod tests {
                     let opened: Vec<_> = segments.values()
                         .map(|segment| Arc::new(Segment::open(&paths, [1; 16], segment).unwrap())).collect();
                     state = operator();
-                    state.restore(&opened);
+                    state.restore(&opened).unwrap();
                     prop_assert_eq!(state.live_keys(), model.len() as u64);
                     for key in (0u16..400).step_by(17).map(u16::to_be_bytes) {
                         prop_assert_eq!(state.get(&key).unwrap(), model.get(&key[..]).cloned());

@@ -154,7 +154,8 @@ impl StateTable {
         self.garbage = 0;
     }
 
-    fn is_dirty(&self, at: usize) -> bool {
+    /// Whether the key was changed since the last checkpoint.
+    pub(crate) fn is_dirty(&self, at: usize) -> bool {
         self.dirty[at / 64] & (1 << (at % 64)) != 0
     }
 

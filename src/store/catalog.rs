@@ -14,8 +14,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::features::Features;
 use crate::format::frame::{FrameKind, decode_frame, encode_frame};
-use crate::format::records::{CatalogRecord, EpochRecord, Record};
+use crate::format::records::{CatalogRecord, EpochRecord, JobRecord, Record};
 use crate::id::EpochId;
 use crate::store::disk::{open_options, read_small};
 use crate::store::{Disk, StorePaths, numbered_entries};
@@ -30,8 +31,12 @@ const GROWTH: u64 = 4;
 /// Kept free for sled's own pages and for its last rewrite.
 const RESERVE_BYTES: u64 = 256 << 10;
 
-/// The longest record. Plans are cut so that they stay below.
-pub(crate) const RECORD_BYTES_MAX: usize = 180 << 10;
+/// The longest record. Plans are cut so that they stay below. One of this length and the first records of its epoch
+/// fit a database.
+pub(crate) const RECORD_BYTES_MAX: usize = 160 << 10;
+
+/// The longest description of a job.
+pub(crate) const JOB_BYTES_MAX: usize = 24 << 10;
 
 /// A record is stored in parts of this size. A leaf holds up to 16, and must stay well below the quarter of a
 /// segment from which on sled puts a node into a file of its own, which it never syncs.
@@ -43,10 +48,28 @@ pub(crate) struct Catalog {
     disk: Disk,
     paths: StorePaths,
     store: [u8; 16],
+    features: Features,
+    job: Option<JobRecord>,
     next_seq: u64,
     epoch: OpenEpoch,
     /// A commit failed: what sled holds of it is unknown, so that the next one begins a new epoch.
     failed: bool,
+}
+
+/// What an epoch begins with.
+#[derive(Debug)]
+pub(crate) struct EpochStart {
+    /// The store's identity.
+    pub(crate) store: [u8; 16],
+    pub(crate) epoch: EpochId,
+    /// The newest record that is known to be sound.
+    pub(crate) continues_after: u64,
+    /// The number of its first record.
+    pub(crate) first_seq: u64,
+    /// Of the whole store.
+    pub(crate) features: Features,
+    /// Repeated at the begin of each further epoch.
+    pub(crate) job: Option<JobRecord>,
 }
 
 #[derive(Debug)]
@@ -62,19 +85,13 @@ struct OpenEpoch {
 }
 
 impl Catalog {
-    /// Begins epoch `epoch`, whose records follow the record `continues_after` and are numbered from
-    /// `first_seq`.
-    pub(crate) fn begin(
-        disk: Disk,
-        paths: StorePaths,
-        store: [u8; 16],
-        epoch: EpochId,
-        continues_after: u64,
-        first_seq: u64,
-    ) -> Result<Self> {
+    /// Begins an epoch.
+    pub(crate) fn begin(disk: Disk, paths: StorePaths, start: EpochStart) -> Result<Self> {
+        let EpochStart { store, epoch, continues_after, first_seq, features, job } = start;
         let open = OpenEpoch::create(&disk, &paths, epoch)?;
-        let mut catalog = Catalog { disk, paths, store, next_seq: first_seq, epoch: open, failed: false };
-        catalog.commit_epoch_record(continues_after)?;
+        let (next_seq, epoch) = (first_seq, open);
+        let mut catalog = Catalog { disk, paths, store, features, job, next_seq, epoch, failed: false };
+        catalog.commit_first_records(continues_after)?;
         Ok(catalog)
     }
 
@@ -105,11 +122,11 @@ impl Catalog {
         // A directory that an earlier, failed attempt left behind holds nothing that was committed.
         self.disk.remove_dir_all(&epoch_dir(&self.paths, next))?;
         let begun = OpenEpoch::create(&self.disk, &self.paths, next)?;
-        let before = std::mem::replace(&mut self.epoch, begun);
-        let committed = self.commit_epoch_record(self.next_seq - 1);
+        let (before, next_seq) = (std::mem::replace(&mut self.epoch, begun), self.next_seq);
+        let committed = self.commit_first_records(self.next_seq - 1);
         if committed.is_err() {
             // The next attempt begins the same epoch again: a disk that stays full collects none.
-            self.epoch = before;
+            (self.epoch, self.next_seq) = (before, next_seq);
         }
         committed
     }
@@ -119,9 +136,15 @@ impl Catalog {
         self.epoch.id
     }
 
-    fn commit_epoch_record(&mut self, continues_after: u64) -> Result<()> {
-        let record = EpochRecord { store: self.store, continues_after };
+    /// Every epoch says again what the job is, so that it stays known when older ones are pruned.
+    fn commit_first_records(&mut self, continues_after: u64) -> Result<()> {
+        let Features { compatible, incompatible } = self.features;
+        let record = EpochRecord { store: self.store, continues_after, compatible, incompatible };
         self.commit(&record.to_frame(self.next_seq)?)?;
+        if let Some(job) = &self.job {
+            let frame = job.to_frame(self.next_seq)?;
+            self.commit(&frame)?;
+        }
         Ok(())
     }
 
@@ -185,6 +208,8 @@ impl OpenEpoch {
         let conf_file =
             File::open(&conf).map_err(|cause| Error::io(format!("open {}", conf.display()), cause))?;
         disk.sync(&conf_file, &conf)?;
+        // Names become durable in any order: a witness must not be there without the database that it speaks of.
+        disk.sync_dir(dir)?;
         disk.publish(&self.witness_path, &frame)?;
         if let Some(epochs) = dir.parent() {
             disk.sync_dir(epochs)?;
@@ -197,7 +222,12 @@ impl OpenEpoch {
 }
 
 fn epoch_dir(paths: &StorePaths, epoch: EpochId) -> PathBuf {
-    paths.epochs().join(epoch.0.to_string())
+    paths.root.join(epoch_name(epoch))
+}
+
+/// Where an epoch is in its store.
+pub(crate) fn epoch_name(epoch: EpochId) -> PathBuf {
+    PathBuf::from(format!("epochs/{}", epoch.0))
 }
 
 fn record_key(seq: u64, part: usize) -> [u8; 10] {
@@ -263,7 +293,13 @@ pub(crate) fn list_epochs(paths: &StorePaths) -> Result<Vec<EpochId>> {
 
 /// Removes a whole epoch that nothing needs.
 pub(crate) fn remove_epoch(disk: &Disk, paths: &StorePaths, epoch: EpochId) -> Result<()> {
-    disk.remove_dir_all(&epoch_dir(paths, epoch))
+    let dir = epoch_dir(paths, epoch);
+    if dir.exists() {
+        // First, and durably: a witness that outlives its database would tell of records that are lost.
+        disk.remove_file(&dir.join("witness"))?;
+        disk.sync_dir(&dir)?;
+    }
+    disk.remove_dir_all(&dir)
 }
 
 /// Makes durable what is in an epoch of an earlier run.
@@ -317,6 +353,24 @@ pub(crate) fn read_epoch(paths: &StorePaths, store: [u8; 16], epoch: EpochId) ->
         contents.damage.push(format!("{}: the witness is missing", dir.display()));
     }
     Ok(contents)
+}
+
+/// The sound records in the bytes of a damaged database, and the store of its Epoch record if that is among them.
+/// What is longer than a part is stored in pieces, and is not found.
+#[cfg(feature = "tool")]
+pub(crate) fn salvage_epoch(
+    paths: &StorePaths,
+    epoch: EpochId,
+) -> Result<std::collections::BTreeMap<u64, CatalogRecord>> {
+    let path = epoch_dir(paths, epoch).join("db");
+    let bytes = read_small(&path, 64 << 20)?.unwrap_or_default();
+    let starts = memchr::memmem::find_iter(&bytes, &crate::format::frame::MAGIC);
+    let frame_at = |at: usize| {
+        let header = crate::format::frame::FrameHeader::parse(&bytes[at..]).ok()?;
+        let frame = bytes.get(at..at.checked_add(usize::try_from(header.frame_bytes()).ok()?)?)?;
+        CatalogRecord::from_frame(frame).ok()
+    };
+    Ok(starts.filter_map(frame_at).collect())
 }
 
 fn read_witness(path: &Path) -> Result<Option<u64>> {
@@ -397,7 +451,9 @@ fn fold_frames(contents: &mut EpochContents, store: [u8; 16], parts: Vec<([u8; 1
             Err(_) => break,
         };
         match (&record, contents.records.is_empty()) {
-            (CatalogRecord::Epoch(first), true) if first.store == store => {}
+            (CatalogRecord::Epoch(first), true) if first.store == store => {
+                Features::check(first).map_err(|error| error.within(contents.epoch))?;
+            }
             (CatalogRecord::Epoch(_), true) => {
                 let message = format!("{} belongs to another store", contents.epoch);
                 return Err(Error::new(ErrorKind::Incompatible, message));
@@ -419,11 +475,30 @@ mod tests {
     use crate::format::records::DoneRecord;
 
     fn done(batch: u64) -> DoneRecord {
-        DoneRecord { batch, records: 1, bytes: 2, processing_us: 3, outputs: vec!["x".repeat(300)] }
+        DoneRecord {
+            batch,
+            records: 1,
+            bytes: 2,
+            processing_us: 3,
+            outputs: vec!["x".repeat(300)],
+            changes: vec![],
+        }
+    }
+
+    fn start() -> EpochStart {
+        let features = Features::default();
+        EpochStart {
+            store: [7; 16],
+            epoch: EpochId(1),
+            continues_after: 0,
+            first_seq: 1,
+            features,
+            job: None,
+        }
     }
 
     fn begin(paths: &StorePaths) -> Catalog {
-        Catalog::begin(Disk::default(), paths.clone(), [7; 16], EpochId(1), 0, 1).unwrap()
+        Catalog::begin(Disk::default(), paths.clone(), start()).unwrap()
     }
 
     fn batches(contents: &EpochContents) -> Vec<u64> {
@@ -432,6 +507,28 @@ mod tests {
             _ => None,
         });
         done.collect()
+    }
+
+    #[test]
+    fn unknown_features_refuse_an_epoch() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = StorePaths::new(dir.path());
+        std::fs::create_dir(paths.epochs()).unwrap();
+        let features = Features { compatible: 6, incompatible: 0 };
+        let mut catalog =
+            Catalog::begin(Disk::default(), paths.clone(), EpochStart { features, ..start() }).unwrap();
+        catalog.rotate().unwrap();
+        for epoch in [1, 2].map(EpochId) {
+            let contents = read_epoch(&paths, [7; 16], epoch).unwrap();
+            let CatalogRecord::Epoch(first) = &contents.records[0].1 else { panic!("{contents:?}") };
+            assert_eq!((first.compatible, first.incompatible), (6, 0));
+        }
+        let features = Features { compatible: 0, incompatible: 4 };
+        let unknown = EpochStart { epoch: EpochId(3), features, ..start() };
+        drop(Catalog::begin(Disk::default(), paths.clone(), unknown).unwrap());
+        let refused = read_epoch(&paths, [7; 16], EpochId(3)).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Incompatible);
+        assert!(refused.chain().contains("unsupported features 0x4"), "{}", refused.chain());
     }
 
     #[test]

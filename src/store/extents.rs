@@ -23,7 +23,12 @@ pub(crate) const BLOCK_DATA_AT: usize = HEADER_BYTES + BLOCK_HEADER_BYTES;
 const EXTENT_BYTES: u64 = 64 << 20;
 
 pub(super) fn extent_path(paths: &StorePaths, extent: ExtentId) -> PathBuf {
-    paths.log().join(format!("{}.extent", extent.0))
+    paths.root.join(extent_name(extent))
+}
+
+/// Where an extent is in its store.
+pub(crate) fn extent_name(extent: ExtentId) -> PathBuf {
+    PathBuf::from(format!("log/{}.extent", extent.0))
 }
 
 pub(super) fn witness_path(paths: &StorePaths) -> PathBuf {
@@ -57,6 +62,19 @@ impl ExtentIndex {
     /// Whether `extent` has a block below `next_block`.
     fn holds(&self, extent: ExtentId, next_block: u64) -> bool {
         self.lock().iter().any(|(id, first)| *id == extent && *first < next_block)
+    }
+
+    /// The extents that [`trim`](Self::trim) would remove.
+    #[cfg(feature = "tool")]
+    pub(crate) fn below(&self, needed: u64) -> Vec<ExtentId> {
+        let extents = self.lock();
+        let next = extents.iter().skip(1).map(|(_, first)| *first);
+        extents
+            .iter()
+            .zip(next)
+            .take_while(|(_, next)| *next <= needed)
+            .map(|((extent, _), _)| *extent)
+            .collect()
     }
 
     /// Removes the extents that hold only blocks below `needed`. The newest always stays: the next one's
@@ -157,6 +175,12 @@ impl ExtentWriter {
         extent.length += buffer.len() as u64;
         self.next_block += 1;
         Ok(block)
+    }
+
+    /// Begins an extent, whether a block follows or not.
+    #[cfg(feature = "tool")]
+    pub(crate) fn begin(&mut self) -> Result<()> {
+        self.open_extent()
     }
 
     /// Makes everything appended durable.
@@ -291,7 +315,8 @@ mod tests {
     fn try_append(writer: &mut ExtentWriter, text: &str) -> Result<BlockRef> {
         let mut buffer = block_buffer(text.len());
         buffer.extend_from_slice(text.as_bytes());
-        let header = BlockHeader { stream: StreamId(1), encoding: BlockEncoding::Lines, records: 0 };
+        let header =
+            BlockHeader { stream: StreamId(1), encoding: BlockEncoding::Lines, records: 0, schema: 0 };
         writer.append(&mut buffer, header)
     }
 

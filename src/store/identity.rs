@@ -42,6 +42,13 @@ impl Identity {
         Some(Identity { store: *store, job: String::from_utf8(job.to_vec()).ok()? })
     }
 
+    /// Writes the identity of a store that has lost its own.
+    #[cfg(feature = "tool")]
+    pub(crate) fn write_again(&self, paths: &StorePaths, disk: &Disk) -> Result<()> {
+        let payload = [&self.store[..], self.job.as_bytes()].concat();
+        disk.publish(&paths.identity(), &encode_frame(FrameKind::Identity, 0, &payload)?)
+    }
+
     pub(crate) fn create(paths: &StorePaths, job: &str, disk: &Disk) -> Result<Self> {
         let half = || RandomState::new().hash_one(job).to_le_bytes();
         let mut store = [0; 16];

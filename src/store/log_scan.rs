@@ -189,8 +189,9 @@ fn note_missing(
 pub(crate) fn witness_of(paths: &StorePaths) -> Result<Option<(u64, u64)>> {
     let path = witness_path(paths);
     let bytes = match read_small(&path, 64)? {
-        // It is created empty; until it is first written nothing was acknowledged.
-        Some(bytes) if !bytes.is_empty() => bytes,
+        // It is created empty; until it is first written nothing was acknowledged. A power cut may leave the
+        // length of that write and none of its bytes.
+        Some(bytes) if bytes.iter().any(|byte| *byte != 0) => bytes,
         _ => return Ok(None),
     };
     let parsed = decode_frame(&bytes).and_then(|(header, payload)| {
@@ -273,4 +274,83 @@ pub(crate) fn list_extents(paths: &StorePaths) -> Result<Vec<ExtentId>> {
 #[cfg(feature = "tool")]
 pub(crate) fn log_witness_bytes(paths: &StorePaths) -> Option<Vec<u8>> {
     read_small(&witness_path(paths), 64).ok()?
+}
+
+/// The store that an extent says it belongs to, `None` when its header is damaged.
+#[cfg(feature = "tool")]
+pub(crate) fn store_of_extent(paths: &StorePaths, extent: ExtentId) -> Option<[u8; 16]> {
+    let bytes = std::fs::read(extent_path(paths, extent)).ok()?;
+    let length = usize::try_from(FrameHeader::parse(&bytes).ok()?.frame_bytes()).ok()?;
+    Some(ExtentHeader::from_frame(bytes.get(..length)?).ok()?.1.store)
+}
+
+/// Every sound block from number `from` on, wherever it is in the extents, with its payload; of two with one number
+/// the one in the newer extent. Only extents below `before` are looked at. What an extent's successor says was abandoned is left out.
+#[cfg(feature = "tool")]
+pub(crate) fn salvage_blocks(
+    paths: &StorePaths,
+    from: u64,
+    before: Option<ExtentId>,
+) -> Result<std::collections::BTreeMap<u64, Vec<u8>>> {
+    let mut blocks = std::collections::BTreeMap::new();
+    let mut extents = list_extents(paths)?;
+    extents.retain(|extent| before.is_none_or(|before| *extent < before));
+    for (at, extent) in extents.iter().enumerate() {
+        let path = extent_path(paths, *extent);
+        let bytes =
+            std::fs::read(&path).map_err(|cause| Error::io(format!("read {}", path.display()), cause))?;
+        let limit = extents.get(at + 1).and_then(|next| previous_of(paths, *next));
+        let limit = limit.filter(|(named, _)| *named == extent.0).map_or(u64::MAX, |(_, length)| length);
+        let limit = bytes.len().min(usize::try_from(limit).unwrap_or(usize::MAX));
+        let mut at = 0;
+        while let Some(found) = memchr::memmem::find(&bytes[at..limit], &crate::format::frame::MAGIC) {
+            at += found;
+            match block_at(&bytes[at..limit]) {
+                Some((number, payload)) => {
+                    if number >= from {
+                        blocks.insert(number, payload.to_vec());
+                    }
+                    at += HEADER_BYTES + payload.len();
+                }
+                None => at += 1,
+            }
+        }
+    }
+    Ok(blocks)
+}
+
+/// The extent with its header written anew, if its header is damaged and it holds blocks. Every block stays at its
+/// place.
+#[cfg(feature = "tool")]
+pub(crate) fn with_header(paths: &StorePaths, store: [u8; 16], extent: ExtentId) -> Result<Option<Vec<u8>>> {
+    if open_extent(paths, store, extent).is_ok() {
+        return Ok(None);
+    }
+    let path = extent_path(paths, extent);
+    let bytes = std::fs::read(&path).map_err(|cause| Error::io(format!("read {}", path.display()), cause))?;
+    let mut starts = memchr::memmem::find_iter(&bytes, &crate::format::frame::MAGIC);
+    let Some((first_block, _)) = starts.find_map(|at| block_at(&bytes[at..])) else { return Ok(None) };
+    let header = ExtentHeader { store, previous: 0, previous_length: 0, first_block }.to_frame(extent.0)?;
+    let rest = bytes.get(header.len()..).unwrap_or_default();
+    Ok(Some([&header[..], rest].concat()))
+}
+
+/// The block whose frame begins here, if it is sound.
+#[cfg(feature = "tool")]
+fn block_at(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let header = FrameHeader::parse(bytes).ok()?;
+    header.expect(FrameKind::Block).ok()?;
+    let payload = bytes.get(HEADER_BYTES..usize::try_from(header.frame_bytes()).ok()?)?;
+    header.check(payload).ok()?;
+    BlockHeader::parse(payload).ok()?;
+    Some((header.id, payload))
+}
+
+/// The extent before this one and how far that was durable, if this one's header is sound.
+#[cfg(feature = "tool")]
+fn previous_of(paths: &StorePaths, extent: ExtentId) -> Option<(u64, u64)> {
+    let bytes = std::fs::read(extent_path(paths, extent)).ok()?;
+    let length = usize::try_from(FrameHeader::parse(&bytes).ok()?.frame_bytes()).ok()?;
+    let header = ExtentHeader::from_frame(bytes.get(..length)?).ok()?.1;
+    Some((header.previous, header.previous_length))
 }

@@ -7,6 +7,8 @@
 //!   epochs/N/              the catalog: one sled database per epoch, append-only, and its witness
 //!   log/N.extent           received blocks, append-only; log/witness: how far they are durable
 //!   state/N.segment        checkpointed state, one file per checkpoint, never changed
+//!   pins/NAME.pin          a checkpoint that is kept under a name
+//!   quarantine/            damaged files that nothing refers to any more, under the same names
 //! ```
 //!
 //! Nothing is ever overwritten or removed inside a file: trimming deletes whole files and epochs. Above
@@ -18,6 +20,8 @@ pub(crate) mod extents;
 mod fault;
 mod identity;
 pub(crate) mod log_scan;
+pub(crate) mod pins;
+pub(crate) mod quarantine;
 pub(crate) mod retry;
 pub(crate) mod segments;
 
@@ -60,6 +64,14 @@ impl StorePaths {
     pub(crate) fn state(&self) -> PathBuf {
         self.root.join("state")
     }
+
+    pub(crate) fn pins(&self) -> PathBuf {
+        self.root.join("pins")
+    }
+
+    pub(crate) fn quarantine(&self) -> PathBuf {
+        self.root.join("quarantine")
+    }
 }
 
 /// A store opened for writing. The lock is held for as long as this lives.
@@ -94,9 +106,18 @@ impl Store {
     }
 }
 
+/// The lock of a store that is there, for who changes it and is not its job.
+///
+/// # Errors
+/// [`ErrorKind::Locked`] when the job runs.
+#[cfg(feature = "tool")]
+pub(crate) fn lock_existing(paths: &StorePaths) -> Result<Lock> {
+    take_lock(&paths.lock())
+}
+
 /// The lock file, locked.
 #[derive(Debug)]
-struct Lock(File);
+pub(crate) struct Lock(File);
 
 impl Drop for Lock {
     fn drop(&mut self) {

@@ -19,13 +19,19 @@ use crate::format::segment::{
     Entry, PAGE_BYTES, TRAILER_PAYLOAD_BYTES, append_entry, entries, parse_trailer, trailer,
 };
 use crate::id::SegmentId;
+use crate::record::schema_hash;
 use crate::store::disk::read_at;
 use crate::store::{Disk, StorePaths, numbered_entries};
 
 const TRAILER_BYTES: u64 = (HEADER_BYTES + TRAILER_PAYLOAD_BYTES) as u64;
 
 fn segment_path(paths: &StorePaths, segment: SegmentId) -> PathBuf {
-    paths.state().join(format!("{}.segment", segment.0))
+    paths.root.join(segment_name(segment))
+}
+
+/// Where a segment is in its store.
+pub(crate) fn segment_name(segment: SegmentId) -> PathBuf {
+    PathBuf::from(format!("state/{}.segment", segment.0))
 }
 
 /// The segments on disk, ascending.
@@ -113,12 +119,21 @@ fn close_page(
 /// What one checkpoint adds: per operator, the groups that changed.
 #[derive(Debug, Default)]
 pub(crate) struct EncodedState {
-    pub(crate) operators: Vec<(String, Vec<EncodedGroup>)>,
+    pub(crate) operators: Vec<EncodedOperator>,
+}
+
+/// What a checkpoint adds of one operator.
+#[derive(Debug)]
+pub(crate) struct EncodedOperator {
+    pub(crate) name: String,
+    /// Of the archives in its values.
+    pub(crate) schema: Arc<str>,
+    pub(crate) groups: Vec<EncodedGroup>,
 }
 
 impl EncodedState {
     pub(crate) fn is_empty(&self) -> bool {
-        self.operators.iter().all(|(_, groups)| groups.is_empty())
+        self.operators.iter().all(|operator| operator.groups.is_empty())
     }
 }
 
@@ -138,7 +153,7 @@ pub(crate) fn write_segment(
     disk.write(&mut file, &start, &path)?;
     let mut at = start.len() as u64;
     let mut directory = Directory::default();
-    for (name, groups) in &state.operators {
+    for EncodedOperator { name, schema, groups } in &state.operators {
         let mut listed = Vec::with_capacity(groups.len());
         for group in groups {
             disk.write(&mut file, &group.bytes, &path)?;
@@ -147,7 +162,11 @@ pub(crate) fn write_segment(
             at += group.bytes.len() as u64;
             listed.push(placed);
         }
-        directory.operators.push(OperatorDirectory { name: name.clone(), groups: listed });
+        directory.operators.push(OperatorDirectory {
+            name: name.clone(),
+            schema: schema.to_string(),
+            groups: listed,
+        });
     }
     let listing = directory.to_frame(segment.0)?;
     let end = encode_frame(FrameKind::Trailer, segment.0, &trailer(at, listing.len() as u64))?;
@@ -166,7 +185,15 @@ pub(crate) struct Segment {
     file: File,
     path: PathBuf,
     length: u64,
-    operators: BTreeMap<String, BTreeMap<u16, GroupDirectory>>,
+    operators: BTreeMap<String, StoredOperator>,
+}
+
+/// What a segment holds of one operator.
+#[derive(Debug)]
+struct StoredOperator {
+    schema: Arc<str>,
+    schema_hash: u64,
+    groups: BTreeMap<u16, GroupDirectory>,
 }
 
 impl Segment {
@@ -195,8 +222,12 @@ impl Segment {
         let read = segment.read_directory(store, expected.directory_crc);
         let directory = read.map_err(|error| error.within(segment.path.display()))?;
         for operator in directory.operators {
-            let groups = operator.groups.into_iter().map(|group| (group.group, group)).collect();
-            segment.operators.insert(operator.name, groups);
+            let stored = StoredOperator {
+                schema_hash: schema_hash(&operator.schema),
+                schema: operator.schema.into(),
+                groups: operator.groups.into_iter().map(|group| (group.group, group)).collect(),
+            };
+            segment.operators.insert(operator.name, stored);
         }
         Ok(segment)
     }
@@ -236,10 +267,41 @@ impl Segment {
         read_at(&self.file, at, header.frame_bytes() as usize, &self.path)
     }
 
+    /// The store that a segment says it belongs to, `None` when its header is damaged or gone.
+    #[cfg(feature = "tool")]
+    pub(crate) fn store_of(paths: &StorePaths, id: SegmentId) -> Option<[u8; 16]> {
+        let path = segment_path(paths, id);
+        let file = File::open(&path).ok()?;
+        let length = file.metadata().ok()?.len();
+        let segment = Segment { id, file, path, length, operators: BTreeMap::new() };
+        Some(SegmentHeader::from_frame(&segment.read_frame(0).ok()?).ok()?.1.store)
+    }
+
     /// The parts of this segment that hold `operator`, by key group.
     pub(crate) fn groups_of(self: &Arc<Self>, operator: &str) -> Vec<GroupSource> {
-        let groups = self.operators.get(operator).into_iter().flat_map(BTreeMap::values);
+        let groups = self.operators.get(operator).into_iter().flat_map(|operator| operator.groups.values());
         groups.map(|group| GroupSource { segment: self.clone(), group: group.clone() }).collect()
+    }
+
+    /// The schema of the values of `operator` in this segment, `None` when it has none of it.
+    pub(crate) fn schema_of(&self, operator: &str) -> Option<&Arc<str>> {
+        self.operators.get(operator).map(|operator| &operator.schema)
+    }
+
+    /// Refuses values of another schema than a checkpoint says.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] naming the file.
+    pub(crate) fn expect_schema(&self, operator: &str, expected: u64) -> Result<()> {
+        match self.operators.get(operator) {
+            Some(stored) if stored.schema_hash != expected => Err(Error::corrupt(format!(
+                "{} holds values of `{operator}` of the schema {} ({:016x}), the checkpoint says {expected:016x}",
+                self.path.display(),
+                stored.schema,
+                stored.schema_hash
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// Checks every page.
@@ -267,7 +329,9 @@ impl Segment {
     }
 
     fn all_groups(&self) -> impl Iterator<Item = (&String, &GroupDirectory)> {
-        self.operators.iter().flat_map(|(name, groups)| groups.values().map(move |group| (name, group)))
+        self.operators
+            .iter()
+            .flat_map(|(name, stored)| stored.groups.values().map(move |group| (name, group)))
     }
 
     fn verify_group(self: &Arc<Self>, name: &str, group: &GroupDirectory) -> Result<()> {
@@ -300,6 +364,10 @@ pub(crate) struct GroupSource {
 }
 
 impl GroupSource {
+    pub(crate) fn segment(&self) -> &Arc<Segment> {
+        &self.segment
+    }
+
     pub(crate) fn segment_id(&self) -> SegmentId {
         self.segment.id
     }
@@ -341,6 +409,30 @@ impl GroupSource {
         Ok(())
     }
 
+    /// Calls `each` with every entry that can be read, in the same order. Returns how many pages cannot.
+    ///
+    /// # Errors
+    /// What is no damage, and those of `each`.
+    #[cfg(feature = "tool")]
+    pub(crate) fn for_each_sound(&self, mut each: impl FnMut(Entry<'_>)) -> Result<u64> {
+        let (mut page, mut damaged) = (Vec::new(), 0);
+        for place in &self.group.pages {
+            match self.page(place.offset, &mut page) {
+                Err(error) if error.kind() == ErrorKind::Corrupt => {
+                    damaged += 1;
+                    continue;
+                }
+                read => read?,
+            }
+            let read: Result<Vec<Entry<'_>>> = entries(&page).collect();
+            match read {
+                Ok(entries) => entries.into_iter().for_each(&mut each),
+                Err(_) => damaged += 1,
+            }
+        }
+        Ok(damaged)
+    }
+
     /// Looks a key up: `None` when this segment says nothing about it, `Some(None)` when it was removed.
     pub(crate) fn find(&self, hash: u64, key: &[u8], page: &mut Vec<u8>) -> Result<Option<Option<Vec<u8>>>> {
         // Entries of one hash may begin at the end of the page before the first that starts with it.
@@ -374,7 +466,13 @@ mod tests {
         let entries =
             rows.iter().map(|((hash, key), value)| Entry { hash: *hash, key, value: value.as_deref() });
         let group = EncodedGroup::encode(5, true, LiveSize::default(), entries).unwrap();
-        let state = EncodedState { operators: vec![("totals".into(), vec![group])] };
+        let state = EncodedState {
+            operators: vec![EncodedOperator {
+                name: "totals".into(),
+                schema: "bytes".into(),
+                groups: vec![group],
+            }],
+        };
         let header = SegmentHeader { store: STORE, checkpoint: 1 };
         write_segment(&Disk::default(), paths, SegmentId(4), &header, &state).unwrap()
     }
@@ -407,6 +505,18 @@ mod tests {
             assert_eq!(source.find(500, b"absent", &mut page).unwrap(), None);
             assert!(segment.groups_of("other").is_empty());
         }
+    }
+
+    #[test]
+    fn values_of_another_schema_are_refused() {
+        let (_dir, paths) = store();
+        let written = write(&paths, &rows(10, |key| key));
+        let segment = Segment::open(&paths, STORE, &written).unwrap();
+        segment.expect_schema("totals", schema_hash("bytes")).unwrap();
+        segment.expect_schema("other", schema_hash("u64")).unwrap();
+        let refused = segment.expect_schema("totals", schema_hash("u64")).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Corrupt);
+        assert!(refused.to_string().contains("of the schema bytes"), "{refused}");
     }
 
     proptest! {

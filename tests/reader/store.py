@@ -74,6 +74,8 @@ class Epoch:
                 found = record(ROOTS[kind], payload)
             except Corrupt:
                 return
+            if kind == "Epoch" and found.get("incompatible"):
+                raise Incompatible(f"epochs/{self.number} has features that are not known (R-45)")
             if not self.records and (kind != "Epoch" or found["store"] != store):
                 if kind == "Epoch":
                     raise Incompatible(f"epochs/{self.number} is of another store")
@@ -120,11 +122,13 @@ class Segment:
             raise Corrupt("the directory is not the one that the checkpoint names")
         self.operators = {one["name"]: one for one in record("Directory", payload)["operators"]}
 
-    def group(self, operator, number):
+    def group(self, operator, number, schema):
         """What is there of a key group: its line of the directory and its entries, or nothing."""
         found = self.operators.get(operator)
         for group in found["groups"] if found else []:
             if group["group"] == number:
+                if hash(found["schema"].encode()) != schema:
+                    raise Corrupt(f"{self.name} has values of another schema (R-44)")
                 return group, self.entries(group)
         return None
 
@@ -247,13 +251,21 @@ class Store:
             raise damage or Corrupt(self.damage[0])
         return None
 
+    def schema(self, checkpoint, operator):
+        """Of the operator's values; unknown as long as it has none."""
+        found = {one.operators[operator["name"]]["schema"] for one in self.opened(checkpoint) if operator["name"] in one.operators}
+        for schema in found:
+            if hash(schema.encode()) == operator["schema"]:
+                return schema
+        return "unknown"
+
     def state(self, checkpoint, operator):
         """Key and value in bytes, ordered by key (R-30)."""
         segments, state = self.opened(checkpoint), {}
         for number in range(256):
             group, newest = {}, None
             for segment in sorted(segments, key=lambda segment: segment.number):
-                part = segment.group(operator["name"], number)
+                part = segment.group(operator["name"], number, operator["schema"])
                 if part is None:
                     continue
                 newest, entries = part

@@ -6,8 +6,8 @@ import struct
 
 from frames import Archive, Corrupt
 
-UNSIGNED = {"u8": 1, "u16": 2, "u32": 4, "u64": 8, "u128": 16, "usize": 4}
-SIGNED = {"i8": 1, "i16": 2, "i32": 4, "i64": 8, "i128": 16, "isize": 4}
+UNSIGNED = {"u8": 1, "u16": 2, "u32": 4, "u64": 8, "u128": 16}
+SIGNED = {"i8": 1, "i16": 2, "i32": 4, "i64": 8, "i128": 16}
 FLOATS = {"f32": 4, "f64": 8}
 TIMERS = ["event time", "processing time", "time to live"]
 
@@ -20,7 +20,7 @@ def split(text):
     """The parts between the outermost commas."""
     parts, depth, part = [], 0, ""
     for char in text:
-        depth += (char in "(<[") - (char in ")>]")
+        depth += (char in "(<[{") - (char in ")>]}")
         if char == "," and depth == 0:
             parts.append(part.strip())
             part = ""
@@ -62,7 +62,7 @@ def key(type, data):
             raise Corrupt("a key that is not UTF-8") from None
     if type == "bytes":
         return bytes_or_text(data)
-    if type in ("bool", "char", *UNSIGNED, *SIGNED) and "size" not in type:
+    if type in ("bool", "char", *UNSIGNED, *SIGNED):
         width = {"bool": 1, "char": 4}.get(type) or {**UNSIGNED, **SIGNED}[type]
         if len(data) != width:
             raise Corrupt(f"a key of {len(data)} bytes is no {type}")
@@ -106,81 +106,250 @@ def char(number):
     return chr(number)
 
 
-class Shape:
-    """How a type of Rust is archived, by its name: its size, its alignment, and how it is read."""
+PLAIN = {**UNSIGNED, **SIGNED, **FLOATS, "bool": 1, "char": 4}
+NODE_ENTRIES = 5
 
-    def __init__(self, name):
-        widths = {**UNSIGNED, **SIGNED, **FLOATS, "bool": 1, "char": 4}
-        self.name, self.parts = name, []
-        if name in widths:
-            self.size = self.align = widths[name]
-        elif name in ("String", "Text") or name.startswith("Vec<"):
+
+class Type:
+    """A type by its schema, section 7.4: its size and alignment, and how it is read."""
+
+    def __init__(self, text):
+        self.text, self.parts, self.names = text, [], []
+        head, _, inner = text.partition("<")
+        inner = inner[:-1]
+        self.kind = head
+        if text in PLAIN:
+            self.size = self.align = PLAIN[text]
+        elif text in ("string", "bytes"):
             self.size, self.align = 8, 4
-            self.parts = [Shape(name[len("Vec<") : -1])] if name.startswith("Vec<") else []
-        elif name.startswith("Option<"):
-            self.parts = [Shape(name[len("Option<") : -1])]
+        elif text == "()":
+            self.size, self.align = 0, 1
+        elif text.startswith("#"):
+            self.kind, self.size, self.align = "#", 0, 1
+        elif text.startswith("("):
+            self.kind = "tuple"
+            self._structure(split(text[1:-1]))
+        elif head.startswith("struct "):
+            self._of_a_job("struct", text)
+        elif head.startswith("enum "):
+            self._of_a_job("enum", text)
+        elif head == "opaque":
+            self.size, self.align = map(int, inner.split(","))
+        elif head == "array":
+            element, count = split(inner)
+            self.parts, self.count = [Type(element)], int(count)
+            self.size, self.align = self.parts[0].size * self.count, self.parts[0].align
+        elif head in ("list", "nested", "map", "set"):
+            self.parts = [Type(part) for part in split(inner)]
+            self.size, self.align = 8, 4
+        elif head == "box":
+            self.parts, self.size, self.align = [Type(inner)], 4, 4
+        elif head == "option":
+            self.parts = [Type(inner)]
             self.align = self.parts[0].align
             self.size = up(self.align + self.parts[0].size, self.align)
-        elif name.startswith("(") and name.endswith(")"):
-            self.parts = [Shape(part) for part in split(name[1:-1])]
-            self.align = max([part.align for part in self.parts], default=1)
-            end = 0
-            for part in self.parts:
-                end = up(end, part.align) + part.size
-            self.size = up(end, self.align)
+        elif head == "result":
+            self._variants([("Ok", Type(f"({part})")) if n == 0 else ("Err", Type(f"({part})")) for n, part in enumerate(split(inner))])
         else:
-            raise Unknown(name)
+            raise Unknown(text)
 
-    def read(self, archive, at):
-        name = self.name
-        if name in UNSIGNED:
-            return unsigned(archive.unsigned(at, self.size))
-        if name in SIGNED:
-            number = archive.unsigned(at, self.size)
-            return signed(number - (number >> 8 * self.size - 1 << 8 * self.size))
-        if name in FLOATS:
-            archive.unsigned(at, self.size)
-            return floating(struct.unpack("<f" if self.size == 4 else "<d", archive.bytes(at, self.size))[0])
-        if name == "bool":
-            return archive.boolean(at)
-        if name == "char":
-            return char(archive.unsigned(at, 4))
-        if name == "String":
-            return archive.text(at)
-        if name in ("Text", "Vec<u8>"):
-            return bytes_or_text(archive.bytes(*archive.list(at, 1, 1)))
-        if name.startswith("Vec<"):
-            element = self.parts[0]
-            to, count = archive.list(at, element.size, element.align)
-            return [element.read(archive, to + n * element.size) for n in range(count)]
-        if name.startswith("Option<"):
-            return self.parts[0].read(archive, at + self.align) if archive.boolean(at) else None
-        values = []
+    def _structure(self, parts, begin=0):
+        self.parts, self.offsets, end, self.align = [Type(part) for part in parts], [], begin, 1
         for part in self.parts:
-            at = up(at, part.align)
-            values.append(part.read(archive, at))
-            at += part.size
-        return values or None
+            end = up(end, part.align)
+            self.offsets.append(end)
+            end += part.size
+            self.align = max(self.align, part.align)
+        self.size = up(end, self.align)
+
+    def _of_a_job(self, kind, text):
+        head, inner = re.match(r"\w+ ([^<]*<\d+,\d+>)\{", text), text[text.index("{") + 1 : -1]
+        size, align = map(int, head[1][head[1].index("<") + 1 : -1].split(","))
+        self.kind = kind
+        if kind == "struct":
+            fields = [field.partition(":") for field in split(inner)]
+            self.names = [name for name, _, _ in fields]
+            self._structure([part for _, _, part in fields])
+        else:
+            self.variants = [(one[: one.index("{")], one[one.index("{") + 1 : -1]) for one in split(inner)]
+            tag = 1 if len(self.variants) <= 256 else 2
+            self.tag = tag
+            self.parts = []
+            for _, fields in self.variants:
+                part = Type("()")
+                part.kind, fields = "struct", [field.partition(":") for field in split(fields)]
+                part.names = [name for name, _, _ in fields]
+                part._structure([one for _, _, one in fields], tag)
+                self.parts.append(part)
+        self.size, self.align = size, align
+
+    def _variants(self, variants):
+        self.kind, self.tag = "enum", 1
+        self.variants, self.parts = [(name, "") for name, _ in variants], []
+        for _, inner in variants:
+            part = Type("()")
+            part.kind, part.names = "struct", ["0"]
+            part._structure([inner.text[1:-1]], 1)
+            self.parts.append(part)
+        self.align = max(part.align for part in self.parts)
+        self.size = up(max(part.size for part in self.parts), self.align)
+
+    def read(self, archive, at, around=()):
+        """`around` are the structures and enums around this place, the innermost last."""
+        if self.kind == "#":
+            outwards = int(self.text[1:]) + 1
+            return around[-outwards].read(archive, at, around[:-outwards])
+        if at % self.align:
+            raise Corrupt("a value that is not aligned")
+        archive.spend(1)
+        text, size = self.text, self.size
+        if self.kind in ("struct", "enum"):
+            return self._named(archive, at, (*around, self))
+        if text in UNSIGNED:
+            return unsigned(archive.unsigned(at, size))
+        if text in SIGNED:
+            number = archive.unsigned(at, size)
+            return signed(number - (number >> 8 * size - 1 << 8 * size))
+        if text in FLOATS:
+            return floating(struct.unpack("<f" if size == 4 else "<d", archive.bytes(at, size))[0])
+        if text == "bool":
+            return archive.boolean(at)
+        if text == "char":
+            return char(archive.unsigned(at, 4))
+        if text == "()":
+            return None
+        if text == "string":
+            return archive.text(at)
+        if text == "bytes":
+            return bytes_or_text(archive.bytes(*archive.list(at, 1, 1)))
+        return getattr(self, "_" + self.kind)(archive, at, around)
+
+    def _opaque(self, archive, at, around):
+        return {"hex": archive.bytes(at, self.size).hex()}
+
+    def _option(self, archive, at, around):
+        return self.parts[0].read(archive, at + self.align, around) if archive.boolean(at) else None
+
+    def _tuple(self, archive, at, around):
+        return [part.read(archive, at + offset, around) for part, offset in zip(self.parts, self.offsets)]
+
+    def _array(self, archive, at, around):
+        return self._elements(archive, at, self.count, around)
+
+    def _list(self, archive, at, around):
+        element = self.parts[0].found(around)
+        to, count = archive.list(at, element.size, element.align)
+        return self._elements(archive, to, count, around)
+
+    def _elements(self, archive, to, count, around):
+        element = self.parts[0]
+        return [element.read(archive, to + n * element.found(around).size, around) for n in range(count)]
+
+    def _nested(self, archive, at, around):
+        return whole(self.parts[0], archive.bytes(*archive.list(at, 1, 1)))
+
+    def _box(self, archive, at, around):
+        return self.parts[0].read(archive, archive.target(at, at), around)
+
+    def _map(self, archive, at, around):
+        entries = self._entries(archive, at, around)
+        return dict(sorted(entries)) if self.parts[0].text == "string" else [list(entry) for entry in entries]
+
+    def _set(self, archive, at, around):
+        return [key for key, _ in self._entries(archive, at, around)]
+
+    def _entries(self, archive, at, around):
+        types = [*self.parts, Type("()")][:2]
+        root, count = archive.target(at, at), archive.unsigned(at + 4, 4)
+        found = list(node(archive, root, types, around)) if count else []
+        if len(found) != count:
+            raise Corrupt("a map has another number of entries than it says")
+        return found
+
+    def _named(self, archive, at, around):
+        if self.kind == "enum":
+            tag = archive.unsigned(at, self.tag)
+            if tag >= len(self.parts):
+                raise Corrupt("an unknown variant")
+            name, fields = self.variants[tag][0], self.parts[tag]
+            return {name: fields._fields(archive, at, around)} if fields.parts else name
+        return self._fields(archive, at, around)
+
+    def _fields(self, archive, at, around):
+        values = self._tuple(archive, at, around)
+        if self.names[:1] == ["0"]:
+            return values[0] if len(values) == 1 else values
+        # Objects are shown with their keys in order.
+        return dict(sorted(zip(self.names, values)))
+
+    def found(self, around):
+        return around[-int(self.text[1:]) - 1] if self.kind == "#" else self
+
+
+def node(archive, at, types, around):
+    """The entries below a node of a map, in order."""
+    archive.spend(1)
+    key, value = (type.found(around) for type in types)
+    keys = up(1, key.align)
+    values = up(keys + NODE_ENTRIES * key.size, value.align)
+    rest = at + up(up(values + NODE_ENTRIES * value.size, max(key.align, value.align)), 4)
+    is_inner = archive.boolean(at)
+    count = NODE_ENTRIES if is_inner else archive.unsigned(rest, 4)
+    if count > NODE_ENTRIES:
+        raise Corrupt("a node of a map with too many entries")
+
+    def below(n):
+        pointer = rest + 4 * n
+        if is_inner and archive.unsigned(pointer, 4) != 1:
+            yield from node(archive, archive.target(pointer, pointer), types, around)
+
+    for n in range(count):
+        yield from below(n)
+        yield types[0].read(archive, at + keys + n * key.size, around), types[1].read(archive, at + values + n * value.size, around)
+    yield from below(NODE_ENTRIES)
+
+
+def whole(type, data):
+    return type.read(Archive(data), len(data) - type.size)
 
 
 def up(at, align):
     return -(-at // align) * align
 
 
-def value_reader(type, width):
+def value_reader(type, schema):
     """A function from the bytes of a value to what is shown of it."""
-    if type == "position":
+    if schema == "position":
         return position
-    has_timers = type.endswith(" with timers")
-    name = re.sub(r"\w+::", "", type.removesuffix(" with timers"))
-    shape = Shape(name)
+    if schema.startswith("chunk<"):
+        record = Type(schema[len("chunk<") : -1])
+        return lambda data: [whole(record, one) for one in records(data)]
+    if schema.startswith("pairs<"):
+        key_type, _, value = schema[len('pairs<"') : -1].partition('",')
+        value = Type(value)
 
-    def archived(data):
-        if shape.size != width:
-            raise Corrupt(f"{type} is archived in {width} bytes, not {shape.size}")
-        return shape.read(Archive(data), len(data) - shape.size)
+        def pair(data):
+            end = 4 + int.from_bytes(data[:4], "little")
+            if end > len(data):
+                raise Corrupt("a key runs over its record")
+            return [key(key_type, data[4:end]), whole(value, data[end:])]
 
-    return (lambda data: with_timers(data, archived)) if has_timers else archived
+        return lambda data: [pair(one) for one in records(data)]
+    root = Type(schema)
+    if type.endswith(" with timers"):
+        return lambda data: with_timers(data, lambda state: whole(root, state))
+    return lambda data: whole(root, data)
+
+
+def records(data):
+    """R-23."""
+    at = 0
+    while at < len(data):
+        end = at + 4 + int.from_bytes(data[at : at + 4], "little")
+        if end > len(data) or at + 4 > len(data):
+            raise Corrupt("a record runs over its end")
+        yield data[at + 4 : end]
+        at = end
 
 
 def position(data):

@@ -119,29 +119,23 @@ fn migrations_lead_from_every_version_to_the_newest() {
 }
 
 mod shop {
-    use millpond::rkyv::{self, Archive, Deserialize, Serialize};
-
-    #[derive(Clone, Default, Archive, Serialize, Deserialize)]
-    #[rkyv(crate = rkyv)]
+    #[millpond::data]
+    #[derive(Clone, Default)]
     pub struct Total(pub u64);
 
     pub mod orders {
-        use super::{Archive, Deserialize, Serialize, rkyv};
-
-        #[derive(Clone, Default, Archive, Serialize, Deserialize)]
-        #[rkyv(crate = rkyv)]
+        #[millpond::data]
+        #[derive(Clone, Default)]
         pub struct Total(pub u64);
 
-        #[derive(Clone, Default, Archive, Serialize, Deserialize)]
-        #[rkyv(crate = rkyv)]
+        #[millpond::data]
+        #[derive(Clone, Default)]
         pub struct Wide(pub u64, pub u64);
     }
 
     pub mod wide {
-        use super::{Archive, Deserialize, Serialize, rkyv};
-
-        #[derive(Clone, Default, Archive, Serialize, Deserialize)]
-        #[rkyv(crate = rkyv)]
+        #[millpond::data]
+        #[derive(Clone, Default)]
         pub struct Total(pub u64, pub u64);
     }
 }

@@ -3,6 +3,8 @@
 pub(crate) mod batch;
 pub(crate) mod block;
 pub(crate) mod job;
+#[path = "maintain_pages.rs"]
+pub(crate) mod maintain;
 pub(crate) mod state;
 
 use std::fmt::Write;
@@ -83,10 +85,19 @@ fn positions(page: &mut String, report: &StoreReport) {
 pub(crate) fn checkpoints(report: &CheckpointsReport) -> String {
     let mut page = format!("job {} in {}\n", report.job, report.directory);
     let _ = writeln!(page, "last durable: record {}", report.last_durable_record);
-    let mut table =
-        table(&["checkpoint", "epoch", "batch", "batch time", "keys", "segments", "bytes", "health"]);
+    let mut table = table(&[
+        "checkpoint",
+        "epoch",
+        "batch",
+        "batch time",
+        "keys",
+        "segments",
+        "bytes",
+        "pinned",
+        "health",
+    ]);
     for checkpoint in &report.checkpoints {
-        let CheckpointReport { checkpoint, epoch, batch, time_ms, keys, segments, bytes: size, damage } =
+        let CheckpointReport { checkpoint, epoch, batch, time_ms, keys, segments, bytes: size, pins, damage } =
             checkpoint;
         let numbers = [checkpoint, epoch, batch, keys, segments].map(u64::to_string);
         table.add_row([
@@ -97,6 +108,7 @@ pub(crate) fn checkpoints(report: &CheckpointsReport) -> String {
             &numbers[3],
             &numbers[4],
             &bytes(*size),
+            &pins.join(", "),
             damage.as_deref().unwrap_or("sound"),
         ]);
     }

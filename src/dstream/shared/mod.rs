@@ -79,7 +79,12 @@ impl SharedVariables {
 
     pub(crate) fn states(&self) -> impl Iterator<Item = Arc<OperatorState>> {
         let accumulators = self.accumulators.iter().map(|accumulator| accumulator.state().clone());
-        self.variables.iter().flat_map(|variable| variable.states()).chain(accumulators)
+        self.in_batches().chain(accumulators)
+    }
+
+    /// The states that change at the beginning of a batch.
+    pub(crate) fn in_batches(&self) -> impl Iterator<Item = Arc<OperatorState>> {
+        self.variables.iter().flat_map(|variable| variable.states())
     }
 
     /// Publishes what was restored.
@@ -117,7 +122,8 @@ impl SharedVariables {
             let Some(contributions) = by_accumulator.remove(&accumulator.id()) else { continue };
             let name = accumulator.state().name();
             if let Some(archive) = guarded(name, || accumulator.merge(contributions))? {
-                deltas.push(TallyDelta { name: name.to_owned(), archive });
+                let schema = accumulator.state().state_type().schema.text().to_owned();
+                deltas.push(TallyDelta { name: name.to_owned(), schema, archive });
             }
         }
         if !by_accumulator.is_empty() {
@@ -130,13 +136,25 @@ impl SharedVariables {
     pub(crate) fn apply(&self, deltas: &[TallyDelta]) -> Result<Vec<String>> {
         let mut unknown = Vec::new();
         for delta in deltas {
-            match self.accumulators.iter().find(|accumulator| accumulator.state().name() == delta.name) {
-                Some(accumulator) => guarded(&delta.name, || accumulator.apply(&delta.archive))?,
-                None => unknown.push(delta.name.clone()),
+            let of_name = |tallied: &&Arc<dyn Tallied>| tallied.state().name() == delta.name;
+            let Some(accumulator) = self.accumulators.iter().find(of_name) else {
+                unknown.push(delta.name.clone());
+                continue;
+            };
+            if accumulator.state().state_type().schema.text() != delta.schema {
+                return Err(Error::new(ErrorKind::Incompatible, another_type(&delta.name)));
             }
+            guarded(&delta.name, || accumulator.apply(&delta.archive))?;
         }
         Ok(unknown)
     }
+}
+
+fn another_type(name: &str) -> String {
+    format!(
+        "what a batch added to `{name}` is of another type than the job's: go back to the type that it had, start once \
+         and stop gracefully, so that it is in a checkpoint"
+    )
 }
 
 /// Runs code that calls a user's closure on the driver's thread.

@@ -4,8 +4,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::block::for_each_record;
 use crate::rdd::shuffle::decode_key;
 use crate::rdd::{Rdd, Record};
-use crate::record::{Data, DataBuffer, Key};
-use crate::state::StateType;
+use crate::record::{Data, DataBuffer, Key, Schema};
+use crate::state::{KnownSchema, StateType};
 
 /// A chunk is closed once it has this many bytes; only a record that is longer makes it much longer.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -27,11 +27,13 @@ impl<T> Clone for Codec<T> {
     }
 }
 
-fn chunks_of(record: &str, value_width: usize) -> StateType {
+/// Chunks of records whose archives are those of `V`.
+fn chunks_of<V: Data>(record: &str, schema: &str) -> StateType {
     StateType {
         key: ChunkKey::key_type(),
         value: format!("chunk of {record}"),
-        value_width: value_width as u32,
+        value_width: V::archived_width() as u32,
+        schema: KnownSchema::of_text(schema),
     }
 }
 
@@ -45,7 +47,10 @@ impl<T: Data> Codec<T> {
                 Ok(())
             },
             decode: T::decode,
-            state_type: chunks_of(std::any::type_name::<T>(), T::archived_width()),
+            state_type: chunks_of::<T>(
+                std::any::type_name::<T>(),
+                &format!("chunk<{}>", Schema::of::<T>().text()),
+            ),
         }
     }
 }
@@ -71,9 +76,9 @@ impl<K: Key, V: Data> Codec<(K, V)> {
                     .ok_or_else(|| Error::corrupt("the key of a pair runs over the end of its record"))?;
                 Ok((decode_key(key)?, V::decode(value, buffer)?))
             },
-            state_type: chunks_of(
+            state_type: chunks_of::<V>(
                 &format!("({}, {})", K::key_type(), std::any::type_name::<V>()),
-                V::archived_width(),
+                &format!("pairs<{:?},{}>", K::key_type(), Schema::of::<V>().text()),
             ),
         }
     }

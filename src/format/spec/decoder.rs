@@ -203,7 +203,7 @@ impl Decoder<'_> {
             "Witness" => self.value("u64", start, "durable length"),
             "Block" => {
                 let header = self.value("BlockHeader", start, "");
-                let mut at = start + 16;
+                let mut at = start + 24;
                 if self.int(start + 8, 4) == 1 {
                     at = self.raw(at, end - at, "lines");
                 }
