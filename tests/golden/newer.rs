@@ -81,6 +81,7 @@ fn files(root: &Path) -> BTreeMap<&'static str, Vec<PathBuf>> {
         let what = match (name, path.extension().and_then(|extension| extension.to_str())) {
             ("millpond.id", _) => "identity",
             ("db", _) => "database",
+            ("witness", _) if path.parent().is_some_and(|dir| dir.ends_with("log")) => "witness of the log",
             ("witness", _) => "witness",
             (_, Some("extent")) => "extent",
             (_, Some("segment")) => "segment",
@@ -89,7 +90,7 @@ fn files(root: &Path) -> BTreeMap<&'static str, Vec<PathBuf>> {
         assert!(bytes.is_some());
         files.entry(what).or_default().push(path);
     }
-    assert_eq!(files.len(), 5, "{files:?}");
+    assert_eq!(files.len(), 6, "{files:?}");
     files
 }
 
@@ -107,7 +108,7 @@ fn is_refused(golden: &Golden, what: &str) {
     assert!(outcome.err.contains("unsupported format version"), "{what}: {outcome:?}");
     assert_eq!(outcome.err.lines().count(), 1, "{outcome:?}");
     // The second reader does not look at the receive log.
-    if what != "extent" {
+    if !["extent", "witness of the log"].contains(&what) {
         second_reader::says_unsupported(golden.root());
     }
     let refused = Job::start(golden.root(), golden.describe, KILLED_AFTER, false).err();
@@ -134,7 +135,7 @@ fn a_store_of_the_next_version_is_unsupported_as_a_whole() {
 
 #[test]
 fn a_file_of_the_next_version_is_unsupported_not_damaged() {
-    for what in ["identity", "database", "witness", "extent", "segment"] {
+    for what in ["identity", "database", "witness", "extent", "witness of the log", "segment"] {
         for golden in Golden::named("life") {
             rewrite(files(golden.root())[what].last().unwrap());
             is_refused(&golden, what);

@@ -25,13 +25,6 @@ def numbered(directory, suffix=""):
     return sorted(found)
 
 
-def parse(type, payload, place):
-    try:
-        return record(type, payload)
-    except Corrupt as error:
-        raise Corrupt(f"{place}: {error}") from None
-
-
 class Epoch:
     """One database and its witness: as far as its records are sound, and what is wrong with it."""
 
