@@ -209,7 +209,9 @@ impl World {
         let Some(job) = &self.job else { return };
         let state = job.running.state::<u8, u64>("totals").expect("the operator");
         let mut found = Model::new();
-        state.for_each(|key, total| drop(found.insert(key, total))).expect("the state is readable");
+        state
+            .for_each(|key, total| assert_eq!(found.insert(key, total), None))
+            .expect("the state is readable");
         assert!(self.models.contains(&found), "found {found:?}, expected one of {:?}", self.models);
         self.stop(true);
     }
