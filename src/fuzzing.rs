@@ -10,6 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::exec::Executor;
 use crate::format::block::{BlockEncoding, BlockHeader, for_each_record};
 use crate::format::frame::{self, FrameHeader, HEADER_BYTES, encode_frame};
+use crate::format::object::{OBJECT_HEADER_BYTES, ObjectFrame, ObjectHeader, ObjectKind, object_frame};
 use crate::format::records::{
     CatalogRecord, CheckpointRecord, Directory, DoneRecord, EpochRecord, ExtentHeader, JobRecord, PlanRecord,
     Record, RunRecord, SegmentHeader, TalliesRecord,
@@ -85,6 +86,56 @@ pub fn reseal(bytes: &mut [u8]) {
         head.copy_from_slice(&sealed.to_bytes());
         rest = tail;
     }
+}
+
+/// A frame of an object file with a right checksum, whatever its kind.
+pub fn object_frame_of(kind: u16, number: u32, payload: &[u8]) -> Vec<u8> {
+    let Ok(header) = object_frame(ObjectKind::Records, number.into(), payload) else { return Vec::new() };
+    let mut bytes = header.to_vec();
+    bytes[6..8].copy_from_slice(&kind.to_le_bytes());
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&bytes[..OBJECT_HEADER_BYTES - 4]);
+    crc.update(payload);
+    bytes[OBJECT_HEADER_BYTES - 4..].copy_from_slice(&crc.finalize().to_le_bytes());
+    if let Some((header, _)) = bytes.split_first_chunk::<OBJECT_HEADER_BYTES>()
+        && let Ok(frame) = ObjectFrame::parse(header)
+    {
+        assert!(frame.check(payload).is_ok(), "the checksum is right");
+    }
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
+/// The first frame of an object file of one partition.
+pub fn object_header<T: Data>() -> Vec<u8> {
+    let header = ObjectHeader {
+        partition: 0,
+        partitions: 1,
+        width: T::archived_width() as u32,
+        record_type: crate::format::object::name_without_paths(std::any::type_name::<T>()),
+    };
+    object_frame_of(1, 0, &header.to_bytes())
+}
+
+/// Two more frames: records, and the end after them.
+pub fn object_records<T: Data>(records: &[T], next: &mut u64) -> Vec<u8> {
+    let (mut payload, mut buffer) = (Vec::new(), DataBuffer::default());
+    for record in records {
+        if record.encode(&mut buffer).is_ok() {
+            payload.extend((buffer.as_bytes().len() as u32).to_le_bytes());
+            payload.extend_from_slice(buffer.as_bytes());
+        }
+    }
+    let mut bytes = object_frame_of(2, *next as u32, &payload);
+    bytes.extend(object_frame_of(3, *next as u32 + 1, &(records.len() as u64).to_le_bytes()));
+    *next += 2;
+    bytes
+}
+
+/// Bytes as a key and as a value of types by their names, as the tool shows them.
+#[cfg(feature = "tool")]
+pub fn show(key_type: &str, value_type: &str, schema: &str, bytes: &[u8]) {
+    crate::inspect::show(key_type, value_type, schema, bytes);
 }
 
 /// Reads a store as a start does, and then the state of `totals` and every block that waits.

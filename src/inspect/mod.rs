@@ -105,3 +105,22 @@ pub use verify::{verify, verify_deep};
 pub use why::{EntryPlace, KeyAtCheckpoint, KeyChange, WhyChange, WhyReport, why};
 pub use why_input::{MentionReport, WhyBatch, WhyBlock, WhyInput};
 pub use why_replay::{CauseReport, KeyReplayReport, RecordsReport, TouchReport};
+
+/// Shows bytes as a key and as a value of types by their names. What a key is shown as leads back to it.
+#[cfg(fuzzing)]
+pub(crate) fn show(key_type: &str, value_type: &str, schema: &str, bytes: &[u8]) {
+    if let Some(shown) = key_text::KeyShape::of(key_type).and_then(|shape| shape.decode(bytes)) {
+        let text = shown.as_str().map_or_else(|| shown.to_string(), str::to_owned);
+        let text = if key_type == "()" { "()".to_owned() } else { text };
+        let again = key_text::parse_key(key_type, &text).ok();
+        assert!(
+            text.starts_with("0x") || again.as_deref() == Some(bytes),
+            "`{text}` is another key: {again:?}"
+        );
+    }
+    if let Some(value_type) = value_json::ValueType::of(value_type, schema) {
+        // Its text is written too: nothing may take more than a multiple of what there is.
+        let text = value_type.decode(bytes).map_or(0, |value| value.to_string().len());
+        assert!(text <= 64 * bytes.len() + 4_096, "{text} bytes from {}", bytes.len());
+    }
+}

@@ -116,7 +116,7 @@ fn with_timers_json(root: &Type, bytes: &[u8]) -> Option<Value> {
 /// An archive that is being read.
 struct Archive<'a, 't> {
     bytes: &'a [u8],
-    /// How many more values are read: lists that refer to each other's bytes must not multiply.
+    /// How many more values, and bytes of text, are read: what refers to each other's bytes must not multiply.
     left: usize,
     depth: usize,
     /// The structures and enums around this place, outermost first.
@@ -182,9 +182,14 @@ impl<'t> Archive<'_, 't> {
                 Value::String(char::from_u32(code)?.to_string())
             }
             Kind::Unit => Value::Null,
-            Kind::String => Value::String(self.string(at)?),
+            Kind::String => {
+                let text = self.string(at)?;
+                self.left = self.left.checked_sub(text.len())?;
+                Value::String(text)
+            }
             Kind::Bytes => {
                 let (to, count) = self.list(at)?;
+                self.left = self.left.checked_sub(count)?;
                 bytes_json(self.get(to, count)?)
             }
             Kind::Opaque => hex_json(self.get(at, size)?),
@@ -195,6 +200,8 @@ impl<'t> Archive<'_, 't> {
             Kind::Array(element, count) => self.elements(element, at, *count)?,
             Kind::Nested(inner) => {
                 let (to, count) = self.list(at)?;
+                // What is nested is read anew each time that it is referred to.
+                self.left = self.left.checked_sub(count)?;
                 archive_json(inner, self.get(to, count)?)?
             }
             Kind::Option(some) => match self.get(at, 1)? {
