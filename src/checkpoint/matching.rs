@@ -157,6 +157,7 @@ fn difference(name: &str, kept: &StateType, asked: &StateType, can_migrate: bool
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::object::name_without_paths;
     use crate::record::schema_hash;
     use crate::state::KnownSchema;
 
@@ -166,7 +167,7 @@ mod tests {
             key_type: key.into(),
             value_type: value.into(),
             value_width: 8,
-            schema: schema_hash(value),
+            schema: schema_hash(&name_without_paths(value)),
             keys,
         }
     }
@@ -176,7 +177,7 @@ mod tests {
             key: "bytes".into(),
             value: value.into(),
             value_width: 8,
-            schema: KnownSchema::of_text(value),
+            schema: KnownSchema::of_text(&name_without_paths(value)),
         };
         OperatorState::new(name, state_type)
     }

@@ -337,7 +337,7 @@ mod tests {
         let back = RollbackRecord { target: 1, target_batch: 1, next_batch: 3, checkpoint: back };
         append(example, "rollback", &mut catalog, back);
         let read = read_epoch(paths, STORE, EpochId(1)).unwrap();
-        assert_eq!((read.records.len(), read.witness, read.damage.len()), (10, Some(10), 0));
+        assert_eq!((read.records.len(), read.witness, read.damage.len()), (11, Some(11), 0));
         let witness = std::fs::read(paths.epochs().join("1/witness")).unwrap();
         example.push(("epoch-witness", witness, String::new()));
         let pin = checkpoint(1, 3, &segments[..1]);
