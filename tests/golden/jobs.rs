@@ -1,6 +1,7 @@
 //! The jobs whose stores are the fixtures, and what each batch of them receives. A job here is never changed once the
 //! fixtures of a version are released: what a later version adds becomes another job.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::Write;
 use std::net::TcpListener;
@@ -31,7 +32,8 @@ type Feed = Box<dyn Fn(u64)>;
 pub type Describe = fn(&StreamingContext, &Path) -> Feed;
 
 /// The jobs by the names of their fixtures.
-pub const JOBS: [(&str, Describe); 3] = [("types", types), ("life", life), ("upgrade", upgrade)];
+pub const JOBS: [(&str, Describe); 4] =
+    [("types", types), ("structs", structs), ("life", life), ("upgrade", upgrade)];
 
 /// A job on the store below `root`.
 pub struct Job {
@@ -142,6 +144,70 @@ fn keep<K: Key + Data, V: Data>(
     pair: impl Fn(u64) -> (K, V) + Send + Sync + 'static,
 ) {
     drop(numbers.map(pair).update_state_by_key(name, |new, old| new.last().cloned().or(old)));
+}
+
+/// A type of a job's own.
+#[millpond::data]
+#[derive(Clone)]
+struct Order {
+    customer: String,
+    lines: BTreeMap<String, Line>,
+    seen: BTreeSet<i16>,
+    payment: Payment,
+    took: Duration,
+    note: Option<Box<Note>>,
+}
+
+#[millpond::data]
+#[derive(Clone)]
+struct Line {
+    pieces: u16,
+    cents: u64,
+}
+
+#[millpond::data]
+#[derive(Clone)]
+struct Note(String);
+
+#[millpond::data]
+#[derive(Clone)]
+enum Payment {
+    Open,
+    Card { number: String, checked: bool },
+    Split(u8, Vec<u128>),
+    Failed(Result<(), [u8; 3]>),
+}
+
+/// Types of a job's own, maps and sets of many sizes.
+fn structs(context: &StreamingContext, _: &Path) -> Feed {
+    let (numbers, queue) = context.queue_stream::<u64>("numbers");
+    let (orders, order_queue) = context.queue_stream::<(u64, Order)>("orders");
+    drop(orders.update_state_by_key("orders", |new, old| new.last().cloned().or(old)));
+    let timed = StateSpec::named("expiring").time_to_live(seconds(5));
+    drop(orders.update_state_by_key(timed, |new: &[Order], old| {
+        new.last().map(|order| order.payment.clone()).or(old)
+    }));
+    drop(orders.window("recent", seconds(3), seconds(1)));
+    keep(&numbers, "map", |n| (n, (0..n * 7).map(|m| (m as u32, m * n)).collect::<BTreeMap<_, _>>()));
+    keep(&numbers, "set", |n| (n, (0..n * 3).map(|m| format!("element {}", m * n)).collect::<BTreeSet<_>>()));
+    keep(&numbers, "result", |n| (n, if n % 2 == 0 { Ok(n as u8) } else { Err("x".repeat(n as usize)) }));
+    let order = |n: u64| Order {
+        customer: format!("customer {n}"),
+        lines: (0..n).map(|m| (format!("item {m}"), Line { pieces: m as u16, cents: m * 250 })).collect(),
+        seen: (0..n as i16).map(|m| 3 - m).collect(),
+        payment: match n % 4 {
+            0 => Payment::Open,
+            1 => Payment::Card { number: format!("{n:016}"), checked: n % 8 == 1 },
+            2 => Payment::Split(n as u8, vec![u128::from(n); 2]),
+            _ => Payment::Failed(if n % 8 == 3 { Ok(()) } else { Err([n as u8; 3]) }),
+        },
+        took: Duration::from_millis(n * 1_500),
+        note: (n % 3 == 0).then(|| Box::new(Note(format!("note {n}")))),
+    };
+    Box::new(move |batch| {
+        queue.push([batch, batch + 1]).unwrap();
+        order_queue.push([(batch % 5, order(batch)), (100 + batch, order(batch + 2))]).unwrap();
+    })
 }
 
 /// Every kind of key and value.

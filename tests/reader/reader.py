@@ -45,6 +45,7 @@ def checkpoints(store, report):
                 "keys": sum(one["keys"] for one in jobs),
                 "segments": len(checkpoint["segments"]),
                 "bytes": sum(one["length"] for one in checkpoint["segments"]),
+                "pins": [name for name, pinned in store.pins if pinned["checkpoint"] == checkpoint["checkpoint"]],
                 "damage": damage,
             }
         )
@@ -69,13 +70,14 @@ def state(store, report, name, number=None):
         raise NotThere(f"there is no operator {name}")
     entries = store.state(checkpoint, operator)
     key_type, value_type = operator["key_type"], operator["value_type"]
+    schema = store.schema(checkpoint, operator)
     key_known = is_known(lambda: values.key(key_type, b""))
-    value_known = is_known(lambda: values.value_reader(value_type, store.schema(checkpoint, operator)))
-    read = values.value_reader(value_type, store.schema(checkpoint, operator)) if value_known else None
+    value_known = schema is not None and is_known(lambda: values.value_reader(value_type, schema))
+    read = values.value_reader(value_type, schema) if value_known else None
     report["checkpoint"], report["batch"] = checkpoint["checkpoint"], checkpoint["batch"]
     report["operator"] = name
     report["key_type"], report["key_type_known"] = key_type, key_known
-    report["value_type"], report["value_type_known"] = value_type, value_known
+    report["value_type"], report["value_schema"], report["value_type_known"] = value_type, schema, value_known
     report["keys"], report["matched"] = operator["keys"], len(entries)
     report["entries"] = [
         {

@@ -12,7 +12,7 @@ IDENTITY_BYTES_MAX = 4096
 TRAILER_BYTES = HEADER_BYTES + 16
 TOMBSTONE = 1 << 31
 RETAINED_MIN = 2
-CATALOG = [kind for kind, root in ROOTS.items() if root.endswith("Record")]
+CATALOG = [kind for kind, root in ROOTS.items() if root.endswith("Record") and kind != "Pin"]
 
 
 def numbered(directory, suffix=""):
@@ -40,8 +40,9 @@ class Epoch:
         except Corrupt as error:
             self.damage.append(str(error))
         self.unfinished = not witness.exists() and len(self.records) <= 1
-        if self.witness is None and not self.unfinished:
-            self.damage.append("there is no sound witness")
+        self.has_witness = witness.exists()
+        if self.witness is None and self.has_witness:
+            self.damage.append("its witness is not sound")
         if self.witness is not None and self.last() < self.witness:
             self.damage.append(f"records up to {self.witness} were committed, and end with {self.last()}")
 
@@ -79,6 +80,14 @@ class Epoch:
 
     def last(self):
         return self.records[-1][0] if self.records else 0
+
+    def misses_witness(self, following):
+        """Whether it is damage that there is none: the next epoch may stand in for it (section 11)."""
+        if self.has_witness:
+            return False
+        if following is not None and following.records:
+            return self.last() < following.records[0][2]["continues_after"]
+        return not all(kind in ("Epoch", "Job", "Run") for _, kind, _ in self.records)
 
 
 class Segment:
@@ -170,9 +179,12 @@ class Store:
         self.damage, self.segments = [], {}
         epochs = [Epoch(number, path, self.store) for number, path in numbered(self.root / "epochs")]
         epochs = [epoch for epoch in epochs if not epoch.unfinished]
-        for epoch in epochs:
+        for epoch, following in zip(epochs, epochs[1:] + [None]):
+            if epoch.misses_witness(following):
+                epoch.damage.append("there is no witness")
             self.damage += [f"epochs/{epoch.number}: {what}" for what in epoch.damage]
         self._fold(epochs)
+        self._pins()
 
     def _identity(self):
         path = self.root / "millpond.id"
@@ -203,7 +215,44 @@ class Store:
             records += [(seq, epoch.number, kind, found) for seq, kind, found in epoch.records]
         self.last = records[-1][0] if records else 0
         self.runs = [found for _, _, kind, found in records if kind == "Run"]
-        self.committed = [(epoch, found) for _, epoch, kind, found in records if kind == "Checkpoint"]
+        self.committed = []
+        for _, epoch, kind, found in records:
+            if kind == "Checkpoint":
+                self._commit(epoch, found)
+            elif kind == "Rollback":
+                target, batch = found["target"], found["target_batch"]
+                self.committed = [
+                    (at, one)
+                    for at, one in self.committed
+                    if one["checkpoint"] <= target and one["batch"] <= batch
+                ]
+                self._commit(epoch, found["checkpoint"])
+
+    def _commit(self, epoch, checkpoint):
+        """A repair says again what it keeps."""
+        number = checkpoint["checkpoint"]
+        self.committed = [(at, one) for at, one in self.committed if one["checkpoint"] != number]
+        self.committed.append((epoch, checkpoint))
+        self.committed.sort(key=lambda one: one[1]["checkpoint"])
+
+    def _pins(self):
+        """Checkpoints that are kept under a name."""
+        self.pins = []
+        directory = self.root / "pins"
+        for path in sorted(directory.iterdir()) if directory.is_dir() else []:
+            if path.suffix != ".pin":
+                continue
+            try:
+                data = path.read_bytes()
+                _, _, payload, _, end = frame(data, kind=["Pin"])
+                pin = record(ROOTS["Pin"], payload)
+                if end != len(data) or pin["name"] != path.stem:
+                    raise Corrupt("it is another pin")
+                if pin["store"] != self.store:
+                    raise Incompatible(f"pins/{path.name} is of another store")
+                self.pins.append((path.stem, pin["checkpoint"]))
+            except Corrupt as error:
+                self.damage.append(f"pins/{path.name}: {error}")
 
     def _segment(self, reference):
         number = reference["segment"]
@@ -245,12 +294,12 @@ class Store:
         return None
 
     def schema(self, checkpoint, operator):
-        """Of the operator's values; unknown as long as it has none."""
+        """Of the operator's values; None as long as it has none."""
         found = {one.operators[operator["name"]]["schema"] for one in self.opened(checkpoint) if operator["name"] in one.operators}
         for schema in found:
             if hash(schema.encode()) == operator["schema"]:
                 return schema
-        return "unknown"
+        return None
 
     def state(self, checkpoint, operator):
         """Key and value in bytes, ordered by key (R-30)."""
