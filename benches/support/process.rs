@@ -1,4 +1,5 @@
 //! What this process has used, from `/proc`.
+#![allow(dead_code, reason = "each benchmark uses a part of it")]
 
 use std::fs::read_to_string;
 use std::io::{Error, Result};
@@ -6,12 +7,16 @@ use std::io::{Error, Result};
 /// How `/proc` counts CPU time on every architecture that Linux runs Rust on.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// CPU time and memory.
+/// CPU time, memory and writes.
 pub struct Usage {
     /// In user and kernel mode, of all threads.
     pub cpu_seconds: f64,
     /// The most memory that was resident at any time.
     pub peak_rss_bytes: u64,
+    /// The memory that is resident.
+    pub rss_bytes: u64,
+    /// What was written to files on a disk.
+    pub written_bytes: u64,
 }
 
 /// The usage up to now.
@@ -24,10 +29,18 @@ pub fn usage_of_this_process() -> Result<Usage> {
         after_name.split_whitespace().skip(11).take(2).map(|field| field.parse().ok()).collect();
     let ticks = ticks.filter(|ticks| ticks.len() == 2);
     let ticks: u64 = ticks.ok_or_else(|| Error::other("/proc/self/stat is not as expected"))?.iter().sum();
+    Ok(Usage {
+        cpu_seconds: ticks as f64 / TICKS_PER_SECOND,
+        peak_rss_bytes: named_number("/proc/self/status", "VmHWM:")? << 10,
+        rss_bytes: named_number("/proc/self/status", "VmRSS:")? << 10,
+        written_bytes: named_number("/proc/self/io", "write_bytes:")?,
+    })
+}
 
-    let status = read_to_string("/proc/self/status")?;
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kibibytes: Option<u64> = peak.and_then(|peak| peak.trim().strip_suffix(" kB")?.parse().ok());
-    let kibibytes = kibibytes.ok_or_else(|| Error::other("/proc/self/status has no VmHWM"))?;
-    Ok(Usage { cpu_seconds: ticks as f64 / TICKS_PER_SECOND, peak_rss_bytes: kibibytes << 10 })
+/// The number in the line of a file that begins with `name`.
+fn named_number(file: &str, name: &str) -> Result<u64> {
+    let text = read_to_string(file)?;
+    let rest = text.lines().find_map(|line| line.strip_prefix(name));
+    let number = rest.and_then(|rest| rest.trim().trim_end_matches(" kB").parse().ok());
+    number.ok_or_else(|| Error::other(format!("{file} has no {name}")))
 }

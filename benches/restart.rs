@@ -1,0 +1,238 @@
+//! The first result after a restart: from the start of the process to the output of a batch over restored state.
+//!
+//! ```text
+//! cargo bench --bench restart -- [--keys 1000000 --keys 10000000] [--live 100000 --dead 2000000] [--runs 3]
+//! ```
+//!
+//! A store is prepared with so many keys (8 bytes) and counts (8 bytes), in ten batches with a checkpoint each (ten more
+//! remove the dead keys). Then each run opens a copy of it in a new process and runs a batch that adds to
+//! 1,000 of the keys and puts out their counts. `first_result_ms` counts from before the process is started until
+//! its line with the result is read; `start_ms` is the start of the job alone. Files are in the system's cache. The
+//! baseline reads a file of the same keys and counts, checks its checksum and builds a hash map.
+
+#![allow(clippy::print_stdout, reason = "a benchmark prints its results")]
+#![allow(clippy::disallowed_methods, reason = "a benchmark measures real time")]
+
+#[path = "support/comparison.rs"]
+mod comparison;
+#[path = "support/numbers.rs"]
+mod numbers;
+#[path = "support/process.rs"]
+mod process;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use hashbrown::HashMap;
+use millpond::{ContextBuilder, DStream, RunningContext, StopMode};
+use serde_json::json;
+
+use comparison::{Child, Comparison, Figures, Outcome, RunOptions, report};
+use numbers::Driven;
+use process::usage_of_this_process;
+
+/// How many keys the batch after the restart touches.
+const TOUCHED: u64 = 1_000;
+
+/// The batches that fill the store, and as many again that remove the dead keys.
+const BATCHES: u64 = 10;
+
+#[derive(Parser)]
+struct Arguments {
+    /// Stores of so many keys (default 1,000,000 and 10,000,000; 20,000 when cargo only tests the benchmark)
+    #[arg(long)]
+    keys: Vec<u64>,
+    /// A store of so many keys beside removed ones
+    #[arg(long)]
+    live: Option<u64>,
+    /// How many are removed
+    #[arg(long)]
+    dead: Option<u64>,
+    #[command(flatten)]
+    run: RunOptions,
+}
+
+/// What a store holds: `live` keys, and `dead` ones that were there before.
+#[derive(Clone, Copy)]
+struct Content {
+    live: u64,
+    dead: u64,
+}
+
+impl Content {
+    fn told(self) -> String {
+        format!("{} {}", self.live, self.dead)
+    }
+
+    fn of_told(told: &str) -> Outcome<Self> {
+        let (live, dead) = told.split_once(' ').ok_or("two numbers")?;
+        Ok(Content { live: live.parse()?, dead: dead.parse()? })
+    }
+
+    /// Every number that fills the store.
+    fn numbers(self) -> u64 {
+        self.live + 2 * self.dead
+    }
+
+    /// What a number does: first all keys are counted, then the dead ones removed, then some of the living counted
+    /// again.
+    fn change(self, number: u64) -> (u64, i64) {
+        let Content { live, dead } = self;
+        match number.checked_sub(live + dead) {
+            None => (number, 1),
+            Some(number) if number < dead => (number, -1),
+            Some(number) => (dead + (number - dead) * 9_973 % live, 1),
+        }
+    }
+}
+
+fn describe(
+    builder: ContextBuilder,
+    driven: &Driven,
+    content: Content,
+) -> Outcome<(RunningContext, Duration)> {
+    let context = builder.checkpoint_every_batches(1).build()?;
+    let counts: DStream<(u64, u64)> = context
+        .replayable_stream("numbers", driven.numbers(4))
+        .map(move |number| content.change(number))
+        .update_state_by_key("counts", |changes, count: Option<u64>| {
+            let count = count.unwrap_or(0).saturating_add_signed(changes.iter().sum());
+            (count > 0).then_some(count)
+        });
+    counts.for_each_rdd(move |counts, info| {
+        if info.batch.0 > 2 * BATCHES {
+            let [keys, sum] =
+                counts.map(|(_, count)| [1, count]).fold([0, 0], |a, b| [a[0] + b[0], a[1] + b[1]])?;
+            if keys > 0 {
+                println!("{keys} {sum}");
+            }
+        }
+        Ok(())
+    });
+    let start = Instant::now();
+    let job = context.start()?;
+    Ok((job, start.elapsed()))
+}
+
+/// Fills a store; its last checkpoint holds everything.
+fn prepare(store: &Path, content: Content) -> Outcome<()> {
+    let (builder, driven) = Driven::builder(store, 0, 0);
+    let (job, _) = describe(builder, &driven, content)?;
+    for (numbers, batches) in [(content.live + content.dead, BATCHES), (content.dead, BATCHES)] {
+        for batch in 0..batches {
+            driven.batch(&job, numbers * (batch + 1) / batches - numbers * batch / batches)?;
+        }
+    }
+    job.stop(StopMode::Graceful)?;
+    println!("{}", json!({}));
+    Ok(())
+}
+
+fn restart(store: &Path, content: Content) -> Outcome<()> {
+    let before = usage_of_this_process()?;
+    // The input is there already, and so late a batch is due at once.
+    let (builder, driven) = Driven::builder(store, 1_000_000, content.numbers() + TOUCHED);
+    let (job, started) = describe(builder, &driven, content)?;
+    driven.completed(&job)?;
+    report(json!({ "start_ms": started.as_secs_f64() * 1e3 }), &before)
+}
+
+// -- by hand --
+
+fn prepare_by_hand(store: &Path, content: Content) -> Outcome<()> {
+    std::fs::create_dir_all(store)?;
+    let pairs = (content.dead..content.dead + content.live).flat_map(|key| [key, 1]);
+    let mut bytes: Vec<u8> = pairs.flat_map(u64::to_le_bytes).collect();
+    let crc = crc32fast::hash(&bytes);
+    bytes.extend_from_slice(&crc.to_le_bytes());
+    std::fs::write(store.join("counts"), bytes)?;
+    Ok(())
+}
+
+fn restart_by_hand(store: &Path, content: Content) -> Outcome<()> {
+    let before = usage_of_this_process()?;
+    let start = Instant::now();
+    let bytes = std::fs::read(store.join("counts"))?;
+    let (pairs, crc) = bytes.split_last_chunk::<4>().ok_or("a file with a checksum")?;
+    if crc32fast::hash(pairs) != u32::from_le_bytes(*crc) {
+        return Err("the file is damaged".into());
+    }
+    let (words, _) = pairs.as_chunks::<8>();
+    let mut counts: HashMap<u64, u64, std::hash::RandomState> =
+        HashMap::with_capacity_and_hasher(words.len() / 2, std::hash::RandomState::new());
+    counts
+        .extend(words.chunks_exact(2).map(|pair| (u64::from_le_bytes(pair[0]), u64::from_le_bytes(pair[1]))));
+    let started = start.elapsed();
+    let mut sum = 0;
+    for number in content.numbers()..content.numbers() + TOUCHED {
+        let count = counts.entry(content.change(number).0).or_default();
+        *count += 1;
+        sum += *count;
+    }
+    println!("{TOUCHED} {sum}");
+    report(json!({ "start_ms": started.as_secs_f64() * 1e3 }), &before)
+}
+
+// -- the runs --
+
+fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &target)?
+        } else {
+            std::fs::copy(entry.path(), target).map(drop)?
+        }
+    }
+    Ok(())
+}
+
+fn measure(system: &str, prepared: &Path, dir: &Path, content: Content) -> Outcome<Figures> {
+    let store = dir.join("store");
+    copy(&prepared.join(system), &store)?;
+    let mut child = Child::spawn(system, &store, &content.told())?;
+    let (result, took) = child.line()?;
+    if result != format!("{TOUCHED} {}", 2 * TOUCHED) {
+        return Err(format!("{system} gives {result}").into());
+    }
+    let mut figures = child.figures()?;
+    figures.insert("first_result_ms".into(), (took.as_secs_f64() * 1e3).into());
+    figures.insert("content".into(), content.told().into());
+    Ok(figures)
+}
+
+fn compare(content: Content, run: &RunOptions) -> Outcome<()> {
+    let prepared = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+    prepare_by_hand(&prepared.path().join("map"), content)?;
+    Child::spawn("prepare", &prepared.path().join("millpond"), &content.told())?.figures()?;
+    println!("\n{} keys, {} removed", content.live, content.dead);
+    let comparison = Comparison {
+        bench: "restart",
+        systems: &["map", "millpond"],
+        columns: &["first_result_ms", "start_ms", "cpu_seconds", "peak_rss_mb", "written_mb"],
+    };
+    comparison.run(run, |system, dir| measure(system, prepared.path(), dir, content))
+}
+
+fn main() -> Outcome<()> {
+    let arguments = Arguments::parse();
+    let run = &arguments.run;
+    if let Some((system, store)) = run.child() {
+        let content = Content::of_told(run.told()?)?;
+        return match system {
+            "prepare" => prepare(store, content),
+            "map" => restart_by_hand(store, content),
+            _ => restart(store, content),
+        };
+    }
+    let asked = (!arguments.keys.is_empty()).then_some(arguments.keys.clone());
+    for live in run.size(asked, vec![1_000_000, 10_000_000], vec![20_000]) {
+        compare(Content { live, dead: 0 }, run)?;
+    }
+    let live = run.size(arguments.live, 100_000, 5_000);
+    let dead = run.size(arguments.dead, 2_000_000, 20_000);
+    if dead > 0 { compare(Content { live, dead }, run) } else { Ok(()) }
+}
