@@ -210,14 +210,14 @@ fn millpond(address: &str, store: &Path, interval: Duration, lines: u64) -> Outc
 fn run_child(system: &str, store: &Path, told: &str, interval: Duration) -> Outcome<()> {
     let before = usage_of_this_process()?;
     let (address, lines) = told.split_once(' ').ok_or("an address and a number of lines")?;
-    let mut figures = match system {
+    let expected: u64 = lines.parse()?;
+    let figures = match system {
         "loop" => by_hand(address, store, interval)?,
-        _ => millpond(address, store, interval, lines.parse()?)?,
+        _ => millpond(address, store, interval, expected)?,
     };
-    if figures["lines"].to_string() != lines {
+    if figures["lines"] != expected {
         return Err(format!("{} of {lines} lines came out", figures["lines"]).into());
     }
-    figures["lines"] = lines.parse::<u64>()?.into();
     report(figures, &before)
 }
 
