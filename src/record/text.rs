@@ -36,6 +36,7 @@ impl Text {
     ///
     /// # Panics
     /// When the range is not within the block or the block is larger than 4 GiB.
+    #[inline]
     pub(crate) fn slice_of(block: &Arc<Vec<u8>>, start: usize, end: usize) -> Self {
         match Text::inline(&block[start..end]) {
             Some(text) => text,
@@ -67,11 +68,13 @@ impl Text {
     }
 
     /// The number of bytes.
+    #[inline]
     pub fn len(&self) -> usize {
         self.as_bytes().len()
     }
 
     /// Whether there are no bytes.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -86,6 +89,7 @@ impl Text {
 
     /// The maximal runs of bytes other than ASCII whitespace (space, `\t`, `\n`, `\r`, `\x0b`, `\x0c`).
     /// Each is inline or a slice of the same block: nothing is allocated.
+    #[inline]
     pub fn words(&self) -> Words<'_> {
         Words { text: self, at: 0 }
     }
