@@ -104,7 +104,7 @@ fn the_tool_shows_types_of_the_job() {
     let parts = Basket { payment: Payment::Parts(vec![1, 2]), ..inner };
     queue.push([(7, parts), (7, basket)]).unwrap();
     tick(&job, &clock);
-    job.stop(StopMode::Now).unwrap();
+    job.stop(StopMode::Graceful).unwrap();
     let store = dir.path().join("store");
     assert_eq!(
         value_of(&store, "last", "7"),
