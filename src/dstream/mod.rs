@@ -101,7 +101,12 @@ impl<T: Record> DStream<T> {
 
     /// The time between the batches in which it takes part.
     fn slide_or_interval_ms(&self) -> u64 {
-        if self.slide_ms == 0 { self.graph.interval_ms() } else { self.slide_ms }
+        self.slide_or(self.graph.interval_ms())
+    }
+
+    /// The same where batches have this interval.
+    fn slide_or(&self, interval_ms: u64) -> u64 {
+        if self.slide_ms == 0 { interval_ms } else { self.slide_ms }
     }
 
     /// The RDD of this stream in a batch; empty in one in which it takes no part.

@@ -123,7 +123,8 @@ impl<T: Record> StatefulNode for WatermarkNode<T> {
             // The stream's first batch begins its silence.
             None if stored.is_none() || !self.timed.is_due(batch) => quiet_ms,
             None => {
-                quiet_ms.saturating_add(self.timed.slide_or_interval_ms()).min(idle_after_ms.unwrap_or(0))
+                let step_ms = self.timed.slide_or(batch.interval_ms);
+                quiet_ms.saturating_add(step_ms).min(idle_after_ms.unwrap_or(0))
             }
         };
         let now = before.max(max_ms.saturating_sub(self.watermarks.bound_ms));
