@@ -142,6 +142,11 @@ impl History {
         let is_newer = |record: &CheckpointRecord| record.checkpoint > target || record.batch > target_batch;
         let dropped = self.checkpoints.extract_if(.., |(_, record)| is_newer(record));
         self.dropped.extend(dropped);
+        if checkpoint.batch > target_batch {
+            // What comes after lost batches is computed again from another state, and changes it otherwise.
+            let later = self.done.range_mut(checkpoint.batch + 1..);
+            later.for_each(|(_, done)| done.changes.clear());
+        }
         self.add_checkpoint(epoch, checkpoint);
     }
 
