@@ -4,6 +4,7 @@ mod batch_rows;
 mod event_time;
 mod graph;
 mod keyed;
+mod operator_name;
 mod ops;
 mod outputs;
 mod shared;
@@ -19,6 +20,7 @@ pub use event_time::{
     Deduplicated, EventStream, EventWindows, IntervalJoined, Watermarks, Windowed, WindowedEvents,
 };
 pub(crate) use graph::{Graph, Input, InputKind, Job, Outline, PollSource, StatefulNode, Upstream};
+pub use operator_name::OperatorName;
 pub use ops::{Fallible, KeyContext, MapWithState, State, Timer};
 pub(crate) use outputs::Output;
 pub(crate) use shared::SharedVariables;
