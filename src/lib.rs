@@ -114,8 +114,8 @@ pub use driver::{
 pub use driver::{CausePlace, KeyCause, KeyHistory, KeyTouch};
 pub use dstream::{
     Accumulator, Broadcast, DStream, Dataset, Deduplicated, EventStream, EventWindows, Fallible,
-    IntervalJoined, KeyContext, LoadError, MapWithState, Reload, Remembered, State, StateSpec, StateView,
-    Timer, Visit, Watermarks, Windowed, WindowedEvents,
+    IntervalJoined, KeyContext, LoadError, MapWithState, OperatorName, Reload, Remembered, State, StateSpec,
+    StateView, Timer, Visit, Watermarks, Windowed, WindowedEvents,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use format::{FORMAT_VERSION, FORMAT_VERSION_OLDEST};

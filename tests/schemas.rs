@@ -13,9 +13,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use driven::{builder, tick};
-use millpond::{ErrorKind, ManualClock, Queue, RunningContext, StateSpec, StopMode, StreamingContext};
+use millpond::{
+    ErrorKind, ManualClock, Queue, RunningContext, StateMatch, StateSpec, StopMode, StreamingContext,
+};
 use serde_json::{Value, json};
-use tool::report;
+use tool::{report, snapshot};
 
 #[millpond::data]
 #[derive(Clone, Debug, PartialEq)]
@@ -104,7 +106,7 @@ fn the_tool_shows_types_of_the_job() {
     let parts = Basket { payment: Payment::Parts(vec![1, 2]), ..inner };
     queue.push([(7, parts), (7, basket)]).unwrap();
     tick(&job, &clock);
-    job.stop(StopMode::Now).unwrap();
+    job.stop(StopMode::Graceful).unwrap();
     let store = dir.path().join("store");
     assert_eq!(
         value_of(&store, "last", "7"),
@@ -146,13 +148,38 @@ fn state_of_other_fields_is_refused() {
     let job = context.start().unwrap();
     queue.push([before::Reading { celsius: 1.5, sensor: 7 }]).unwrap();
     tick(&job, &clock);
-    stopped(job);
+    job.stop(StopMode::Graceful).unwrap();
     let (context, _queue) = reading_job::<after::Reading>(dir.path(), &clock);
     let refused = context.start().unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Incompatible);
     assert!(refused.to_string().contains("fields"), "{refused}");
     let (context, _queue) = reading_job::<before::Reading>(dir.path(), &clock);
     stopped(context.start().unwrap());
+}
+
+/// Told apart by their fields alone.
+#[test]
+fn a_type_migrates_to_one_of_its_name_and_width() {
+    let (dir, clock) = (tempfile::tempdir().unwrap(), ManualClock::at(0));
+    let (context, queue) = reading_job::<before::Reading>(dir.path(), &clock);
+    let job = context.start().unwrap();
+    queue.push([before::Reading { celsius: 1.5, sensor: 7 }]).unwrap();
+    job.stop(StopMode::Graceful).unwrap();
+    for round in 0..2 {
+        let context = builder(dir.path(), &clock).build().unwrap();
+        let (stream, _queue) = context.queue_stream::<after::Reading>("readings");
+        let migrate = |old: before::Reading| after::Reading { sensor: old.sensor, celsius: old.celsius };
+        let spec = StateSpec::named("last").migrate_from(migrate);
+        let keyed = stream.map(|reading| (1u8, reading));
+        keyed.update_state_by_key(spec, |new: &[after::Reading], old| new.last().cloned().or(old)).print(1);
+        let job = context.start().unwrap();
+        assert_eq!(job.recovery().operators["last"] == StateMatch::Matched, round == 1);
+        let last = job.state::<u8, after::Reading>("last").unwrap().get(&1).unwrap();
+        assert_eq!(last, Some(after::Reading { sensor: 7, celsius: 1.5 }));
+        tick(&job, &clock);
+        job.stop(StopMode::Graceful).unwrap();
+    }
+    assert_eq!(value_of(&dir.path().join("store"), "last", "1"), json!({"sensor": 7, "celsius": 1.5}));
 }
 
 #[test]
@@ -164,14 +191,14 @@ fn blocks_of_another_type_are_refused() {
     queue.push([before::Reading { celsius: 1.5, sensor: 7 }]).unwrap();
     stopped(job);
     let (context, _queue) = reading_job::<after::Reading>(dir.path(), &clock);
-    let job = context.start().unwrap();
-    clock.advance(driven::INTERVAL_MS);
-    let refused = job.await_termination().unwrap_err();
+    let before = snapshot(dir.path());
+    let refused = context.start().unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Incompatible);
     assert!(refused.to_string().contains("another type"), "{refused}");
+    assert!(before == snapshot(dir.path()), "a start that is refused changes nothing");
     let (context, _queue) = reading_job::<before::Reading>(dir.path(), &clock);
     let job = context.start().unwrap();
-    assert!(!job.recovery().replayed.is_empty());
+    tick(&job, &clock);
     let last = job.state::<u8, before::Reading>("last").unwrap().get(&1).unwrap();
     assert_eq!(last, Some(before::Reading { celsius: 1.5, sensor: 7 }));
     stopped(job);

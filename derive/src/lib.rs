@@ -49,7 +49,10 @@ fn describe(item: &DeriveInput) -> Result<Tokens> {
             let mut variants = Tokens::new();
             for variant in &enumeration.variants {
                 let (name, fields) = (plain_name(&variant.ident), describe_fields(&variant.fields)?);
-                variants.extend(quote! { variants.variant(#name, |fields| { #fields }); });
+                variants.extend(match &variant.discriminant {
+                    None => quote! { variants.variant(#name, |fields| { #fields }); },
+                    Some((_, tag)) => quote! { variants.tagged(#name, #tag, |fields| { #fields }); },
+                });
             }
             quote! { schema.enumeration::<Self, ::millpond::rkyv::Archived<Self>>(#name, |variants| { #variants }); }
         }

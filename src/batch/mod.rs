@@ -19,6 +19,8 @@ use crate::store::StorePaths;
 pub(crate) struct Batch {
     pub(crate) id: BatchId,
     pub(crate) time: BatchTime,
+    /// The batch interval of the job when it planned the batch: a replay goes by it, whatever it is by then.
+    pub(crate) interval_ms: u64,
     pub(crate) executor: Arc<Executor>,
     paths: Arc<StorePaths>,
     inputs: BTreeMap<StreamId, Arc<BatchInput>>,
@@ -28,12 +30,12 @@ pub(crate) struct Batch {
 impl Batch {
     pub(crate) fn new(
         id: BatchId,
-        time: BatchTime,
+        (time, interval_ms): (BatchTime, u64),
         executor: Arc<Executor>,
         paths: Arc<StorePaths>,
         inputs: BTreeMap<StreamId, Arc<BatchInput>>,
     ) -> Self {
-        Batch { id, time, executor, paths, inputs, made: Mutex::default() }
+        Batch { id, time, interval_ms, executor, paths, inputs, made: Mutex::default() }
     }
 
     /// What this batch has of a stream; empty when nothing of it was planned.

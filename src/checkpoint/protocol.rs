@@ -19,6 +19,8 @@ pub(crate) struct History {
     pub(crate) plans: BTreeMap<u64, PlanRecord>,
     /// The epoch of each plan, by batch.
     pub(crate) planned_in: BTreeMap<u64, EpochId>,
+    /// The batch interval of the run that planned a batch, by batch.
+    planned_every_ms: BTreeMap<u64, u64>,
     /// By batch.
     pub(crate) done: BTreeMap<u64, DoneRecord>,
     /// By batch, of those that are done: what it added to accumulators.
@@ -100,6 +102,8 @@ pub(crate) fn fold(epochs: &[EpochContents]) -> History {
             }
             CatalogRecord::Plan(plan) => {
                 history.planned_in.insert(plan.batch, epoch);
+                let interval_ms = history.job.as_ref().map_or(0, |job| job.batch_interval_ms);
+                history.planned_every_ms.insert(plan.batch, interval_ms);
                 history.plans.insert(plan.batch, plan);
             }
             CatalogRecord::Tallies(record) => tallies.add(record),
@@ -119,6 +123,11 @@ pub(crate) fn fold(epochs: &[EpochContents]) -> History {
 }
 
 impl History {
+    /// The batch interval of the run that planned this batch; 0 where that is not known any more.
+    pub(crate) fn interval_ms(&self, batch: u64) -> u64 {
+        self.planned_every_ms.get(&batch).copied().unwrap_or(0)
+    }
+
     fn add_checkpoint(&mut self, epoch: EpochId, checkpoint: CheckpointRecord) {
         // A repair says again what it keeps.
         self.checkpoints.retain(|(_, known)| known.checkpoint != checkpoint.checkpoint);
@@ -133,6 +142,11 @@ impl History {
         let is_newer = |record: &CheckpointRecord| record.checkpoint > target || record.batch > target_batch;
         let dropped = self.checkpoints.extract_if(.., |(_, record)| is_newer(record));
         self.dropped.extend(dropped);
+        if checkpoint.batch > target_batch {
+            // What comes after lost batches is computed again from another state, and changes it otherwise.
+            let later = self.done.range_mut(checkpoint.batch + 1..);
+            later.for_each(|(_, done)| done.changes.clear());
+        }
         self.add_checkpoint(epoch, checkpoint);
     }
 

@@ -38,6 +38,8 @@ pub(super) enum Take {
 pub(super) struct PlannedBatch {
     pub(super) batch: BatchId,
     pub(super) time: BatchTime,
+    /// The batch interval of the run that planned it.
+    pub(super) interval_ms: u64,
     pub(super) inputs: Inputs,
     /// Bytes of all inputs.
     pub(super) bytes: u64,
@@ -68,8 +70,9 @@ impl Driver {
             next_block: self.next_block,
             inputs: inputs.iter().map(|(stream, input)| input_plan(*stream, input)).collect(),
         };
-        let due_ms = (self.last_time.0 + self.settings.batch_interval_ms()).max(self.ready_ms);
-        let planned = PlannedBatch { due_ms: Some(due_ms), ..planned(batch, time, inputs) };
+        let interval_ms = self.settings.batch_interval_ms();
+        let due_ms = (self.last_time.0 + interval_ms).max(self.ready_ms);
+        let planned = PlannedBatch { due_ms: Some(due_ms), ..planned(batch, (time, interval_ms), inputs) };
         if planned.bytes > 0 {
             self.note_busy(true);
             self.log.activity().note();
@@ -109,15 +112,15 @@ impl Driver {
         Ok(streams.into_iter().zip(dealt).collect())
     }
 
-    /// Makes a batch from a plan of an earlier run.
-    pub(super) fn plan_again(&self, plan: &PlanRecord) -> Result<PlannedBatch> {
+    /// Makes a batch from a plan of an earlier run with this batch interval.
+    pub(super) fn plan_again(&self, plan: &PlanRecord, interval_ms: u64) -> Result<PlannedBatch> {
         let is_known = |stream: &StreamId| self.streams.contains_key(stream);
         for lost in plan.inputs.iter().map(|input| StreamId(input.stream)).filter(|stream| !is_known(stream))
         {
             self.refuse_lost_input(lost, &format!("batch {}", plan.batch))?;
         }
         let inputs = inputs_of(plan, |stream| is_known(&stream));
-        Ok(planned(BatchId(plan.batch), BatchTime(plan.time_ms), inputs))
+        Ok(planned(BatchId(plan.batch), (BatchTime(plan.time_ms), interval_ms), inputs))
     }
 
     /// Input of a stream that the job no longer has may be passed over only when it was told so.
@@ -184,11 +187,11 @@ fn group_by_stream(blocks: Vec<ReceivedBlock>, ranges: HashMap<StreamId, Vec<Sou
         .collect()
 }
 
-fn planned(batch: BatchId, time: BatchTime, inputs: Inputs) -> PlannedBatch {
+fn planned(batch: BatchId, (time, interval_ms): (BatchTime, u64), inputs: Inputs) -> PlannedBatch {
     let blocks = || inputs.values().flat_map(|input| &input.blocks);
     let bytes = inputs.values().map(|input| input.bytes()).sum();
     let buffered = blocks().filter_map(|block| block.frame.as_ref()).map(|frame| frame.len()).sum();
-    PlannedBatch { batch, time, inputs, bytes, buffered, due_ms: None }
+    PlannedBatch { batch, time, interval_ms, inputs, bytes, buffered, due_ms: None }
 }
 
 fn input_plan(stream: StreamId, input: &BatchInput) -> InputPlan {

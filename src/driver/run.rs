@@ -56,9 +56,9 @@ impl Driver {
     /// Runs a batch whose plan is durable. Returns the records read.
     pub(super) fn run_batch(&mut self, planned: PlannedBatch, emit: Emit) -> Result<u64> {
         let reporting = self.report_begin(&planned);
-        let PlannedBatch { batch: id, time, inputs, bytes, .. } = planned;
+        let PlannedBatch { batch: id, time, interval_ms, inputs, bytes, .. } = planned;
         let paths = Arc::new(self.store.paths.clone());
-        let batch = Batch::new(id, time, self.executor.clone(), paths, inputs.clone());
+        let batch = Batch::new(id, (time, interval_ms), self.executor.clone(), paths, inputs.clone());
         let outcome = self.compute(&batch, &emit);
         let records = batch.records_read();
         drop(batch);

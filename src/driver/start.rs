@@ -353,7 +353,7 @@ impl Driver {
     /// Computes the planned batches after the checkpoint again; emits those that were not done.
     fn replay(&mut self, found: &Found, report: &mut RecoveryReport) -> Result<()> {
         for plan in &found.recovery.replay {
-            self.replay_batch(plan, emit_of(found, plan.batch), report)?;
+            self.replay_batch(plan, found, report)?;
         }
         report.differences = std::mem::take(&mut self.watched.differences);
         self.next_batch = BatchId(found.recovery.next_batch);
@@ -368,8 +368,9 @@ impl Driver {
         Ok(())
     }
 
-    fn replay_batch(&mut self, plan: &PlanRecord, emit: Emit, report: &mut RecoveryReport) -> Result<()> {
-        let planned = self.plan_again(plan)?;
+    fn replay_batch(&mut self, plan: &PlanRecord, found: &Found, report: &mut RecoveryReport) -> Result<()> {
+        let emit = emit_of(found, plan.batch);
+        let planned = self.plan_again(plan, found.history.interval_ms(plan.batch))?;
         let batch = planned.batch;
         self.advance_positions(&planned.inputs)?;
         let emitted = emit == Emit::Yes;

@@ -143,6 +143,7 @@ pub(super) fn plan_of(found: &Found, settings: &Settings, outline: &Outline) -> 
     if !settings.allow_dropping_state {
         problems.extend(streams.iter().filter_map(lost_input));
     }
+    problems.extend(changed_inputs(found, outline, &streams));
     let plan = UpgradePlan {
         fresh: found.is_fresh(),
         checkpoint: chosen.map(|c| (CheckpointId(c.checkpoint), BatchId(c.batch))),
@@ -179,6 +180,26 @@ fn lost_input(stream: &PlannedStream) -> Option<String> {
     })
 }
 
+/// What was received as one type cannot be read as another.
+fn changed_inputs(found: &Found, outline: &Outline, streams: &[PlannedStream]) -> Vec<String> {
+    let known = found.history.job.iter().flat_map(|job| &job.streams);
+    let before: BTreeMap<u64, &str> = known.map(|stream| (stream.stream, &*stream.schema)).collect();
+    // A plan has the streams of the job first, in their order.
+    let waiting = outline.streams.iter().zip(streams);
+    let changed = waiting.filter_map(|((_, id, now), planned)| {
+        let before = before.get(&id.0).filter(|before| !before.is_empty() && **before != now)?;
+        let PlannedStream { stream, pending_blocks, replayed_batches, .. } = planned;
+        (pending_blocks + replayed_batches > 0).then(|| {
+            format!(
+                "{pending_blocks} received blocks and the input of {replayed_batches} unfinished batches of {stream} have \
+                 records of another type, {before} and not {now}: run the job as it was until it is stopped gracefully, \
+                 which leaves none of them"
+            )
+        })
+    });
+    changed.collect()
+}
+
 fn streams_of(found: &Found, outline: &Outline) -> Vec<PlannedStream> {
     let mut pending: BTreeMap<StreamId, usize> = BTreeMap::new();
     found.log.blocks.iter().for_each(|block| *pending.entry(block.stream).or_default() += 1);
@@ -194,11 +215,11 @@ fn streams_of(found: &Found, outline: &Outline) -> Vec<PlannedStream> {
         pending_blocks: pending.get(&id).copied().unwrap_or(0),
         replayed_batches: replayed.get(&id).copied().unwrap_or(0),
     };
-    let kept = outline.streams.iter().map(|(name, id)| {
+    let kept = outline.streams.iter().map(|(name, id, _)| {
         let known = before.contains_key(id) || pending.contains_key(id) || replayed.contains_key(id);
         planned(*id, format!("`{name}`"), if known { StreamMatch::Kept } else { StreamMatch::New })
     });
-    let present: BTreeSet<StreamId> = outline.streams.iter().map(|(_, id)| *id).collect();
+    let present: BTreeSet<StreamId> = outline.streams.iter().map(|(_, id, _)| *id).collect();
     let known: BTreeSet<StreamId> =
         before.keys().chain(pending.keys()).chain(replayed.keys()).copied().collect();
     let gone = known.difference(&present).map(|id| {

@@ -105,7 +105,8 @@ pub(crate) struct Graph {
 pub(crate) struct Outline {
     /// Everything that a checkpoint holds, in a fixed order.
     pub(crate) states: Vec<Arc<OperatorState>>,
-    pub(crate) streams: Vec<(Arc<str>, StreamId)>,
+    /// Each with the schema of its records.
+    pub(crate) streams: Vec<(Arc<str>, StreamId, String)>,
 }
 
 impl Outline {
@@ -117,7 +118,10 @@ impl Outline {
         });
         Outline {
             states: states.chain(variables.states()).chain(positions).collect(),
-            streams: inputs.iter().map(|input| (input.name.clone(), input.stream)).collect(),
+            streams: inputs
+                .iter()
+                .map(|input| (input.name.clone(), input.stream, input.schema.clone()))
+                .collect(),
         }
     }
 }
@@ -302,8 +306,9 @@ impl Parts {
                 "the job has no output operation and keeps no state: it would do nothing".to_owned(),
             );
         }
+        let variables: Vec<_> = self.variables.states().collect();
         let states = self.stateful.iter().map(|node| node.state());
-        names_clash(states).map_or(Ok(()), invalid)
+        names_clash(states.chain(&variables)).map_or(Ok(()), invalid)
     }
 }
 

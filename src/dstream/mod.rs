@@ -4,6 +4,7 @@ mod batch_rows;
 mod event_time;
 mod graph;
 mod keyed;
+mod operator_name;
 mod ops;
 mod outputs;
 mod shared;
@@ -19,6 +20,7 @@ pub use event_time::{
     Deduplicated, EventStream, EventWindows, IntervalJoined, Watermarks, Windowed, WindowedEvents,
 };
 pub(crate) use graph::{Graph, Input, InputKind, Job, Outline, PollSource, StatefulNode, Upstream};
+pub use operator_name::OperatorName;
 pub use ops::{Fallible, KeyContext, MapWithState, State, Timer};
 pub(crate) use outputs::Output;
 pub(crate) use shared::SharedVariables;
@@ -101,7 +103,12 @@ impl<T: Record> DStream<T> {
 
     /// The time between the batches in which it takes part.
     fn slide_or_interval_ms(&self) -> u64 {
-        if self.slide_ms == 0 { self.graph.interval_ms() } else { self.slide_ms }
+        self.slide_or(self.graph.interval_ms())
+    }
+
+    /// The same where batches have this interval.
+    fn slide_or(&self, interval_ms: u64) -> u64 {
+        if self.slide_ms == 0 { interval_ms } else { self.slide_ms }
     }
 
     /// The RDD of this stream in a batch; empty in one in which it takes no part.

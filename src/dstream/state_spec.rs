@@ -112,8 +112,8 @@ impl StateSpec {
     /// start, and nothing in the store has changed.
     ///
     /// Several may be given: one for each old type, each to the present one or to another from which a migration
-    /// goes on. Types are told apart by their names without paths, and by the size of their archives: the old type can
-    /// keep its name in a module of its own, as long as the new one differs in one of both.
+    /// goes on. Types are told apart by their names without paths and by their fields: the old type can keep its name
+    /// in a module of its own, as long as the new one differs in one of both.
     ///
     /// ```
     /// use millpond::StateSpec;

@@ -41,6 +41,10 @@ fn same_values(a: &StateType, b: &StateType) -> bool {
 }
 
 impl Upgrades {
+    pub(crate) fn of_names(names: Vec<String>) -> Self {
+        Upgrades { names, migrations: Vec::new() }
+    }
+
     pub(crate) fn add_migration<Old: Data, New: Data>(
         &mut self,
         migrate: impl Fn(Old) -> New + Send + Sync + 'static,

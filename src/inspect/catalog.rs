@@ -1,8 +1,10 @@
 //! The catalog as it is found, and what is wrong with it.
 
+use std::collections::BTreeSet;
+
 use crate::checkpoint::protocol::{self, History, Retained};
 use crate::error::Result;
-use crate::format::records::{CatalogRecord, CheckpointRecord};
+use crate::format::records::{CatalogRecord, CheckpointRecord, SegmentRef};
 use crate::id::EpochId;
 use crate::inspect::open::{ReadStore, relative};
 use crate::inspect::pins::{Pinned, read_pins};
@@ -21,6 +23,8 @@ const RETAINED_MIN: usize = 2;
 /// Everything the catalog says.
 pub(super) struct Catalog {
     pub(super) history: History,
+    /// The checkpoints of the history that retention counts, oldest first.
+    counted: Vec<Committed>,
     pub(super) epochs: usize,
     /// By name.
     pub(super) pins: Vec<Pinned>,
@@ -52,7 +56,21 @@ pub(super) fn read_catalog(store: &ReadStore) -> Result<Catalog> {
         findings.push(Finding::note("epochs".to_owned(), what, "nothing, or use a newer build"));
     }
     let pins = read_pins(store, &history, &mut findings)?;
-    Ok(Catalog { history, epochs: epochs.len(), pins, findings })
+    let counted = counted(store, &history)?;
+    Ok(Catalog { history, counted, epochs: epochs.len(), pins, findings })
+}
+
+/// Without those that a start has passed over: what is damaged of them is in quarantine, and a newer one stands in.
+fn counted(store: &ReadStore, history: &History) -> Result<Vec<Committed>> {
+    let aside = numbered_entries(&store.paths.quarantine().join("state"), ".segment").unwrap_or_default();
+    let present: BTreeSet<u64> = list_segments(&store.paths)?.into_iter().map(|segment| segment.0).collect();
+    let is_aside =
+        |segment: &SegmentRef| aside.contains(&segment.segment) && !present.contains(&segment.segment);
+    let stands = |(_, record): &Committed| !record.segments.iter().any(is_aside);
+    let all = &history.checkpoints;
+    let newest = all.iter().rposition(stands).unwrap_or(0);
+    let counts = |(at, committed): &(usize, &Committed)| *at >= newest || stands(committed);
+    Ok(all.iter().enumerate().filter(counts).map(|(_, committed)| committed.clone()).collect())
 }
 
 fn place_of(epoch: EpochId) -> String {
@@ -103,7 +121,7 @@ impl Catalog {
 
     /// The checkpoints that every retention keeps, oldest first.
     pub(super) fn surely_retained(&self) -> &[Committed] {
-        let all = &self.history.checkpoints;
+        let all = &self.counted;
         let mut kept: Vec<Retained> =
             all.iter().map(|(epoch, record)| Retained::of(*epoch, *epoch, record)).collect();
         protocol::retain(&mut kept, RETAINED_MIN);
@@ -113,7 +131,7 @@ impl Catalog {
     /// The same, and older ones whose segments are all still there, which is what a job that keeps more
     /// than the least looks like.
     pub(super) fn retained(&self, store: &ReadStore) -> Result<&[Committed]> {
-        let all = &self.history.checkpoints;
+        let all = &self.counted;
         let present: Vec<u64> = list_segments(&store.paths)?.into_iter().map(|segment| segment.0).collect();
         let is_there = |(_, record): &&Committed| {
             record.segments.iter().all(|segment| present.binary_search(&segment.segment).is_ok())

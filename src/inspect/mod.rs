@@ -59,6 +59,8 @@ mod diff;
 mod entries;
 mod growth;
 mod key_text;
+#[cfg(test)]
+mod layouts;
 mod lineage;
 mod log;
 mod mentions;

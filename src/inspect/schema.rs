@@ -34,6 +34,8 @@ pub(super) enum Kind {
     Tuple(Vec<Field>),
     Struct(Vec<Field>),
     Enum(Vec<Variant>),
+    /// As an enum, and not counted among those that enclose a place.
+    Result(Vec<Variant>),
     /// Only its own program can read it.
     Opaque,
     /// The structure or enum that encloses this place, counted outwards from 0.
@@ -50,13 +52,14 @@ pub(super) struct Field {
 #[derive(Debug, PartialEq)]
 pub(super) struct Variant {
     pub(super) name: String,
+    pub(super) tag: u128,
     pub(super) fields: Vec<Field>,
 }
 
 impl Type {
     /// `None` when the text is no schema that is known here.
     pub(super) fn parse(text: &str) -> Option<Self> {
-        let mut parser = Parser { rest: text, depth: 0, enclosing: 0 };
+        let mut parser = Parser { rest: text, depth: 0, enclosing: Vec::new(), behind_pointer: 0 };
         let parsed = parser.parse_type()?;
         parser.rest.is_empty().then_some(parsed)
     }
@@ -78,8 +81,10 @@ impl Type {
 struct Parser<'a> {
     rest: &'a str,
     depth: usize,
-    /// Structures and enums around this place.
-    enclosing: usize,
+    /// The sizes and alignments of the structures and enums around this place, outermost first.
+    enclosing: Vec<(usize, usize)>,
+    /// So many of them have a pointer between them and this place, so that it can be one of them again.
+    behind_pointer: usize,
 }
 
 impl Parser<'_> {
@@ -112,8 +117,10 @@ impl Parser<'_> {
             return self.tuple();
         }
         if self.take("#").is_some() {
-            let outwards = self.number().filter(|outwards| *outwards < self.enclosing)?;
-            return Some(Type::new(Kind::Enclosing(outwards), 0, 0));
+            let outwards = self.number()?;
+            let place = self.enclosing.len().checked_sub(outwards.checked_add(1)?)?;
+            let (size, align) = *self.enclosing.get(place).filter(|_| place < self.behind_pointer)?;
+            return Some(Type::new(Kind::Enclosing(outwards), size, align));
         }
         let word = self.word().to_owned();
         if let Some(plain) = plain(&word) {
@@ -131,43 +138,63 @@ impl Parser<'_> {
 
     fn generic(&mut self, name: &str) -> Option<Type> {
         self.take("<")?;
-        let first = Box::new(self.parse_type()?);
         let parsed = match name {
-            "list" => Type::new(Kind::List(first), 8, 4),
-            "nested" => Type::new(Kind::Nested(first), 8, 4),
-            "set" => Type::new(Kind::Set(first), 8, 4),
-            "box" => Type::new(Kind::Boxed(first), 4, 4),
+            "list" => Type::new(Kind::List(self.pointed_to()?), 8, 4),
+            "nested" => Type::new(Kind::Nested(self.apart()?), 8, 4),
+            "set" => Type::new(Kind::Set(self.pointed_to()?), 8, 4),
+            "box" => Type::new(Kind::Boxed(self.pointed_to()?), 4, 4),
             "map" => {
+                let key = self.pointed_to()?;
                 self.take(",")?;
-                Type::new(Kind::Map(first, Box::new(self.parse_type()?)), 8, 4)
+                Type::new(Kind::Map(key, self.pointed_to()?), 8, 4)
             }
             "array" => {
+                let element = Box::new(self.parse_type()?);
                 self.take(",")?;
                 let count = self.number()?;
-                let (size, align) = (by_value(&first)?.size.checked_mul(count)?, first.align);
-                Type::new(Kind::Array(first, count), size, align)
+                let (size, align) = (element.size.checked_mul(count)?, element.align);
+                Type::new(Kind::Array(element, count), size, align)
             }
             "option" => {
-                let inner = by_value(&first)?;
-                let size = inner.align.checked_add(inner.size)?.checked_next_multiple_of(inner.align)?;
+                let inner = Box::new(self.parse_type()?);
                 let align = inner.align;
-                Type::new(Kind::Option(first), size, align)
+                let size = align.checked_add(inner.size)?.checked_next_multiple_of(align)?;
+                Type::new(Kind::Option(inner), size, align)
             }
-            "result" => {
-                self.take(",")?;
-                let error = self.parse_type()?;
-                let variant = |name: &str, r#type| {
-                    let field = Field { name: "0".to_owned(), offset: 0, r#type };
-                    Variant { name: name.to_owned(), fields: vec![field] }
-                };
-                let mut variants = vec![variant("Ok", *first), variant("Err", error)];
-                let (size, align) = lay_out_variants(&mut variants)?;
-                Type::new(Kind::Enum(variants), size, align)
-            }
+            "result" => self.result()?,
             _ => return None,
         };
         self.take(">")?;
         Some(parsed)
+    }
+
+    fn result(&mut self) -> Option<Type> {
+        let ok = self.parse_type()?;
+        self.take(",")?;
+        let error = self.parse_type()?;
+        let variant = |name: &str, tag, r#type| {
+            let field = Field { name: "0".to_owned(), offset: 0, r#type };
+            Variant { name: name.to_owned(), tag, fields: vec![field] }
+        };
+        let mut variants = vec![variant("Ok", 0, ok), variant("Err", 1, error)];
+        let (size, align) = lay_out_variants(&mut variants)?;
+        Some(Type::new(Kind::Result(variants), size, align))
+    }
+
+    /// A type that a pointer leads to: it may be one of those around it.
+    fn pointed_to(&mut self) -> Option<Box<Type>> {
+        let before = std::mem::replace(&mut self.behind_pointer, self.enclosing.len());
+        let parsed = self.parse_type()?;
+        self.behind_pointer = before;
+        Some(Box::new(parsed))
+    }
+
+    /// The type of an archive in another one, in which nothing of that can be referred to.
+    fn apart(&mut self) -> Option<Box<Type>> {
+        let around = (std::mem::take(&mut self.enclosing), std::mem::take(&mut self.behind_pointer));
+        let parsed = self.parse_type()?;
+        (self.enclosing, self.behind_pointer) = around;
+        Some(Box::new(parsed))
     }
 
     fn tuple(&mut self) -> Option<Type> {
@@ -202,7 +229,7 @@ impl Parser<'_> {
         self.word();
         let stated = self.size_and_align()?;
         self.take("{")?;
-        self.enclosing += 1;
+        self.enclosing.push(stated);
         let (kind, laid_out) = if is_enum {
             let mut variants = self.variants()?;
             let laid_out = lay_out_variants(&mut variants)?;
@@ -212,7 +239,7 @@ impl Parser<'_> {
             let laid_out = lay_out(&mut fields, 0)?;
             (Kind::Struct(fields), laid_out)
         };
-        self.enclosing -= 1;
+        self.enclosing.pop();
         (laid_out == stated).then(|| Type::new(kind, stated.0, stated.1))
     }
 
@@ -231,14 +258,18 @@ impl Parser<'_> {
     }
 
     fn variants(&mut self) -> Option<Vec<Variant>> {
-        let mut variants = Vec::new();
+        let mut variants: Vec<Variant> = Vec::new();
         while self.take("}").is_none() {
             if !variants.is_empty() {
                 self.take(",")?;
             }
             let name = self.word().to_owned();
+            let tag = match self.take("=") {
+                Some(()) => self.number()? as u128,
+                None => variants.last().map_or(0, |before| before.tag + 1),
+            };
             self.take("{")?;
-            variants.push(Variant { name, fields: self.fields()? });
+            variants.push(Variant { name, tag, fields: self.fields()? });
         }
         Some(variants)
     }
@@ -271,16 +302,11 @@ fn plain(word: &str) -> Option<Type> {
     Some(Type::new(kind, size, size))
 }
 
-/// A type whose root is part of another root; one that encloses it cannot be.
-fn by_value(inner: &Type) -> Option<&Type> {
-    (inner.align > 0).then_some(inner)
-}
-
 /// Places fields one after the other, as Rust's `repr(C)` does; returns size and alignment.
 fn lay_out(fields: &mut [Field], from: usize) -> Option<(usize, usize)> {
     let (mut end, mut align) = (from, 1);
     for field in fields {
-        let inner = by_value(&field.r#type)?;
+        let inner = &field.r#type;
         field.offset = end.checked_next_multiple_of(inner.align)?;
         end = field.offset.checked_add(inner.size)?;
         align = align.max(inner.align);
@@ -346,6 +372,8 @@ mod tests {
             "struct A<4,4>{a:u8}",
             "option<#0>",
             "struct A<8,4>{a:#0}",
+            "struct A<8,4>{a:nested<#0>}",
+            "struct A<8,4>{a:list<enum B<8,8>{C{0:#0}}>}",
             "u8 ",
             "unknown 12",
             "opaque<4,3>",

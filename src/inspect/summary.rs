@@ -14,7 +14,7 @@ use crate::inspect::report::{
     WalkedBack, judge,
 };
 use crate::inspect::settle::settled;
-use crate::inspect::state::Segments;
+use crate::inspect::state::{Committed, Segments};
 use crate::store::running::is_running;
 use crate::time::{Clock, Stopwatch, SystemClock};
 
@@ -97,7 +97,7 @@ impl Restart {
     pub(super) fn choose(store: &ReadStore, catalog: &Catalog, segments: &mut Segments<'_>) -> Result<Self> {
         match choose(&catalog.history, |checkpoint| segments.check(checkpoint)) {
             Ok(recovery) => {
-                let report = report_of(catalog, &recovery, catalog.retained(store)?.len());
+                let report = report_of(catalog, &recovery, catalog.retained(store)?);
                 Ok(Restart { recovery: Some(recovery), report })
             }
             Err(error) if error.kind() == ErrorKind::Corrupt => {
@@ -167,9 +167,8 @@ impl Restart {
     }
 }
 
-fn report_of(catalog: &Catalog, recovery: &Recovery, retained: usize) -> RestartReport {
+fn report_of(catalog: &Catalog, recovery: &Recovery, kept: &[Committed]) -> RestartReport {
     let history = &catalog.history;
-    let kept = &history.checkpoints[history.checkpoints.len() - retained..];
     let is_kept = |id: u64| kept.iter().any(|(_, record)| record.checkpoint == id);
     let walked_back = recovery.walked_back.iter().filter(|(id, _)| is_kept(*id));
     let replay = &recovery.replay;

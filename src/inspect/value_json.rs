@@ -218,32 +218,19 @@ impl<'t> Archive<'_, 't> {
                 self.entries(key, None, at)?.into_iter().map(|(key, _)| key).collect::<Vec<_>>().into()
             }
             Kind::Tuple(fields) => self.in_order(fields, at)?.into(),
+            Kind::Result(variants) => self.variant(variants, at)?,
             Kind::Struct(_) | Kind::Enum(_) | Kind::Enclosing(_) => return None,
         })
     }
 
     fn elements(&mut self, element: &'t Type, to: usize, count: usize) -> Option<Value> {
-        let size = self.size_of(element)?;
+        let size = element.size;
         self.get(to, count.checked_mul(size)?)?;
         let mut values = Vec::new();
         for index in 0..count {
             values.push(self.value(element, to + index * size)?);
         }
         Some(Value::Array(values))
-    }
-
-    /// Also of types that refer to one around them.
-    fn size_of(&self, r#type: &Type) -> Option<usize> {
-        Some(self.resolved(r#type)?.size)
-    }
-
-    fn resolved<'a>(&'a self, r#type: &'a Type) -> Option<&'a Type> {
-        match r#type.kind {
-            Kind::Enclosing(outwards) => {
-                self.enclosing.len().checked_sub(outwards + 1).map(|place| self.enclosing[place])
-            }
-            _ => Some(r#type),
-        }
     }
 
     fn in_order(&mut self, fields: &'t [Field], at: usize) -> Option<Vec<Value>> {
@@ -264,7 +251,7 @@ impl<'t> Archive<'_, 't> {
     /// The name of the variant, or an object of its name and its fields.
     fn variant(&mut self, variants: &'t [Variant], at: usize) -> Option<Value> {
         let tag = little_endian(self.get(at, Type::tag_bytes(variants.len()))?);
-        let variant = variants.get(usize::try_from(tag).ok()?)?;
+        let variant = variants.iter().find(|variant| variant.tag == tag)?;
         if variant.fields.is_empty() {
             return Some(Value::String(variant.name.clone()));
         }
@@ -301,10 +288,7 @@ impl<'t> Archive<'_, 't> {
         let (root, count) = self.list(at)?;
         let mut entries = Vec::new();
         if count > 0 {
-            let node = MapNode::of(
-                self.resolved(key)?,
-                value.map(|value| self.resolved(value)).unwrap_or(Some(&UNIT))?,
-            );
+            let node = MapNode::of(key, value.unwrap_or(&UNIT));
             self.node(&node, (key, value), root, &mut entries)?;
         }
         (entries.len() == count).then_some(entries)
@@ -379,9 +363,9 @@ struct MapNode {
 
 impl MapNode {
     fn of(key: &Type, value: &Type) -> Self {
-        let keys = 1_usize.next_multiple_of(key.align.max(1));
-        let values = (keys + MAP_NODE_ENTRIES * key.size).next_multiple_of(value.align.max(1));
-        let align = key.align.max(value.align).max(1);
+        let keys = 1_usize.next_multiple_of(key.align);
+        let values = (keys + MAP_NODE_ENTRIES * key.size).next_multiple_of(value.align);
+        let align = key.align.max(value.align);
         // The node without its rest is a structure of its own.
         let head = (values + MAP_NODE_ENTRIES * value.size).next_multiple_of(align);
         MapNode { key_size: key.size, value_size: value.size, keys, values, rest: head.next_multiple_of(4) }

@@ -181,12 +181,24 @@ pub struct Variants<'a> {
 }
 
 impl Variants<'_> {
-    /// Appends a variant, with its fields.
+    /// Appends a variant, with its fields. Its tag is 0 for the first one, else one more than that of the one before.
     pub fn variant(&mut self, name: &str, fields: impl FnOnce(&mut Fields<'_>)) {
+        self.append(name, None, fields);
+    }
+
+    /// Appends a variant with the tag (the discriminant) that it is given in the enum's declaration.
+    pub fn tagged(&mut self, name: &str, tag: u8, fields: impl FnOnce(&mut Fields<'_>)) {
+        self.append(name, Some(tag), fields);
+    }
+
+    fn append(&mut self, name: &str, tag: Option<u8>, fields: impl FnOnce(&mut Fields<'_>)) {
         if std::mem::replace(&mut self.any, true) {
             self.schema.push(',');
         }
         self.schema.push(name);
+        if let Some(tag) = tag {
+            self.schema.push(format_args!("={tag}"));
+        }
         self.schema.push('{');
         fields(&mut Fields { schema: self.schema, any: false });
         self.schema.push('}');

@@ -113,8 +113,9 @@ NODE_ENTRIES = 5
 class Type:
     """A type by its schema, section 7.4: its size and alignment, and how it is read."""
 
-    def __init__(self, text):
-        self.text, self.parts, self.names = text, [], []
+    def __init__(self, text, around=()):
+        """`around` are the sizes and alignments of the structures and enums around this place."""
+        self.text, self.parts, self.names, self.variants, self.around = text, [], [], {}, around
         head, _, inner = text.partition("<")
         inner = inner[:-1]
         self.kind = head
@@ -125,7 +126,7 @@ class Type:
         elif text == "()":
             self.size, self.align = 0, 1
         elif text.startswith("#"):
-            self.kind, self.size, self.align = "#", 0, 1
+            self.kind, (self.size, self.align) = "#", around[-int(text[1:]) - 1]
         elif text.startswith("("):
             self.kind = "tuple"
             self._structure(split(text[1:-1]))
@@ -137,24 +138,24 @@ class Type:
             self.size, self.align = map(int, inner.split(","))
         elif head == "array":
             element, count = split(inner)
-            self.parts, self.count = [Type(element)], int(count)
+            self.parts, self.count = [Type(element, around)], int(count)
             self.size, self.align = self.parts[0].size * self.count, self.parts[0].align
         elif head in ("list", "nested", "map", "set"):
-            self.parts = [Type(part) for part in split(inner)]
+            self.parts = [Type(part, () if head == "nested" else around) for part in split(inner)]
             self.size, self.align = 8, 4
         elif head == "box":
-            self.parts, self.size, self.align = [Type(inner)], 4, 4
+            self.parts, self.size, self.align = [Type(inner, around)], 4, 4
         elif head == "option":
-            self.parts = [Type(inner)]
+            self.parts = [Type(inner, around)]
             self.align = self.parts[0].align
             self.size = up(self.align + self.parts[0].size, self.align)
         elif head == "result":
-            self._variants([("Ok", Type(f"({part})")) if n == 0 else ("Err", Type(f"({part})")) for n, part in enumerate(split(inner))])
+            self._result(split(inner))
         else:
             raise Unknown(text)
 
     def _structure(self, parts, begin=0):
-        self.parts, self.offsets, end, self.align = [Type(part) for part in parts], [], begin, 1
+        self.parts, self.offsets, end, self.align = [Type(part, self.around) for part in parts], [], begin, 1
         for part in self.parts:
             end = up(end, part.align)
             self.offsets.append(end)
@@ -165,34 +166,34 @@ class Type:
     def _of_a_job(self, kind, text):
         head, inner = re.match(r"\w+ ([^<]*<\d+,\d+>)\{", text), text[text.index("{") + 1 : -1]
         size, align = map(int, head[1][head[1].index("<") + 1 : -1].split(","))
-        self.kind = kind
+        self.kind, self.around = kind, (*self.around, (size, align))
         if kind == "struct":
             fields = [field.partition(":") for field in split(inner)]
             self.names = [name for name, _, _ in fields]
             self._structure([part for _, _, part in fields])
         else:
-            self.variants = [(one[: one.index("{")], one[one.index("{") + 1 : -1]) for one in split(inner)]
-            tag = 1 if len(self.variants) <= 256 else 2
-            self.tag = tag
-            self.parts = []
-            for _, fields in self.variants:
-                part = Type("()")
-                part.kind, fields = "struct", [field.partition(":") for field in split(fields)]
-                part.names = [name for name, _, _ in fields]
-                part._structure([one for _, _, one in fields], tag)
-                self.parts.append(part)
+            self.tag_size, tag = 1 if len(split(inner)) <= 256 else 2, -1
+            for one in split(inner):
+                head, _, fields = one.partition("{")
+                name, _, given = head.partition("=")
+                tag = int(given) if given else tag + 1
+                fields = [field.partition(":") for field in split(fields[:-1])]
+                self._variant(tag, name, [name for name, _, _ in fields], [field for _, _, field in fields])
         self.size, self.align = size, align
 
-    def _variants(self, variants):
-        self.kind, self.tag = "enum", 1
-        self.variants, self.parts = [(name, "") for name, _ in variants], []
-        for _, inner in variants:
-            part = Type("()")
-            part.kind, part.names = "struct", ["0"]
-            part._structure([inner.text[1:-1]], 1)
-            self.parts.append(part)
-        self.align = max(part.align for part in self.parts)
-        self.size = up(max(part.size for part in self.parts), self.align)
+    def _variant(self, tag, name, names, fields):
+        part = Type("()", self.around)
+        part.kind, part.names = "struct", names
+        part._structure(fields, self.tag_size)
+        self.variants[tag] = (name, part)
+
+    def _result(self, parts):
+        self.kind, self.tag_size = "result", 1
+        for tag, name in enumerate(("Ok", "Err")):
+            self._variant(tag, name, ["0"], [parts[tag]])
+        variants = [part for _, part in self.variants.values()]
+        self.align = max(part.align for part in variants)
+        self.size = up(max(part.size for part in variants), self.align)
 
     def read(self, archive, at, around=()):
         """`around` are the structures and enums around this place, the innermost last."""
@@ -222,7 +223,8 @@ class Type:
             return archive.text(at)
         if text == "bytes":
             return bytes_or_text(archive.bytes(*archive.list(at, 1, 1)))
-        return getattr(self, "_" + self.kind)(archive, at, around)
+        reads = self._tagged if self.kind == "result" else getattr(self, "_" + self.kind)
+        return reads(archive, at, around)
 
     def _opaque(self, archive, at, around):
         return {"hex": archive.bytes(at, self.size).hex()}
@@ -237,13 +239,13 @@ class Type:
         return self._elements(archive, at, self.count, around)
 
     def _list(self, archive, at, around):
-        element = self.parts[0].found(around)
+        element = self.parts[0]
         to, count = archive.list(at, element.size, element.align)
         return self._elements(archive, to, count, around)
 
     def _elements(self, archive, to, count, around):
         element = self.parts[0]
-        return [element.read(archive, to + n * element.found(around).size, around) for n in range(count)]
+        return [element.read(archive, to + n * element.size, around) for n in range(count)]
 
     def _nested(self, archive, at, around):
         return whole(self.parts[0], archive.bytes(*archive.list(at, 1, 1)))
@@ -267,13 +269,14 @@ class Type:
         return found
 
     def _named(self, archive, at, around):
-        if self.kind == "enum":
-            tag = archive.unsigned(at, self.tag)
-            if tag >= len(self.parts):
-                raise Corrupt("an unknown variant")
-            name, fields = self.variants[tag][0], self.parts[tag]
-            return {name: fields._fields(archive, at, around)} if fields.parts else name
-        return self._fields(archive, at, around)
+        return self._tagged(archive, at, around) if self.kind == "enum" else self._fields(archive, at, around)
+
+    def _tagged(self, archive, at, around):
+        tag = archive.unsigned(at, self.tag_size)
+        if tag not in self.variants:
+            raise Corrupt("an unknown variant")
+        name, fields = self.variants[tag]
+        return {name: fields._fields(archive, at, around)} if fields.parts else name
 
     def _fields(self, archive, at, around):
         values = self._tuple(archive, at, around)
@@ -282,14 +285,11 @@ class Type:
         # Objects are shown with their keys in order.
         return dict(sorted(zip(self.names, values)))
 
-    def found(self, around):
-        return around[-int(self.text[1:]) - 1] if self.kind == "#" else self
-
 
 def node(archive, at, types, around):
     """The entries below a node of a map, in order."""
     archive.spend(1)
-    key, value = (type.found(around) for type in types)
+    key, value = types
     keys = up(1, key.align)
     values = up(keys + NODE_ENTRIES * key.size, value.align)
     rest = at + up(up(values + NODE_ENTRIES * value.size, max(key.align, value.align)), 4)

@@ -1,11 +1,12 @@
 //! What a start takes over, what it refuses, and what the plan says.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use millpond::{
-    DStream, Data, ErrorKind, ManualClock, RunningContext, StateMatch, StateSpec, StopMode, StreamingContext,
+    DStream, Data, ErrorKind, EventWindows, ManualClock, OperatorName, Record, RunningContext, StateMatch,
+    StateSpec, StopMode, StreamingContext, Watermarks,
 };
 
 use crate::support::through::tree;
@@ -293,6 +294,56 @@ fn a_migration_that_panics_fails_the_start_and_changes_nothing() {
     assert!(error.chain().contains("no way from"), "{}", error.chain());
     let running = job.run(|numbers| keep::<u64>(numbers, "t", count), &[1]).unwrap();
     assert_eq!(rows::<u64>(&running, "t"), [(1, 2), (2, 1)].into());
+}
+
+/// Windows, and operators in event time with their watermarks: the state of all of their parts goes on.
+#[test]
+fn windows_and_operators_in_event_time_are_renamed() {
+    let ms = Duration::from_millis;
+    let describe = |numbers: &DStream<u64>, name: &dyn Fn(&str) -> OperatorName, seen: &Seen| {
+        let (length, slide) = (ms(4 * INTERVAL_MS), ms(INTERVAL_MS));
+        see(&numbers.window(name("plain"), length, slide).count(), "plain", seen);
+        see(&numbers.count_by_window(name("count"), length, slide), "count", seen);
+        let timed = numbers.with_event_time(Watermarks::bounded(name("time"), ms(5)), |n| *n);
+        let other = numbers.with_event_time(Watermarks::bounded(name("other"), ms(9)), |n| *n);
+        let keyed = timed.union(name("both"), &other).map(|n| (n % 2, n));
+        let windows = keyed.window(name("windows"), EventWindows::tumbling(ms(10))).count().results();
+        see(&windows.map(|window| (window.key, window.end_ms, window.value)), "windows", seen);
+        let joined = timed.map(|n| (n % 3, n)).interval_join(name("join"), &other.map(|n| (n % 3, n)), 0..=2);
+        see(&joined.records(), "join", seen);
+        see(&keyed.deduplicate(name("once"), ms(4)).records(), "once", seen);
+    };
+    let lived = |second: &dyn Fn(&str) -> OperatorName| {
+        let (job, seen) = (Job::new(), Seen::default());
+        job.run(|numbers| describe(numbers, &|name| name.into(), &seen), &[1, 3, 12, 14]).unwrap();
+        let running = job.run(|numbers| describe(numbers, second, &seen), &[12, 15, 26, 40]).unwrap();
+        let taken = running.recovery().operators.clone();
+        job.run(|numbers| describe(numbers, second, &seen), &[41, 60]).unwrap();
+        let seen = seen.lock().unwrap().clone();
+        (taken, seen)
+    };
+    let (kept, expected) = lived(&|name| name.into());
+    let (renamed, seen) = lived(&|name| OperatorName::new(format!("new {name}")).was(name));
+    assert_eq!(seen, expected);
+    assert_eq!(renamed.len(), kept.len());
+    let is_renamed = |(name, outcome): (&String, &StateMatch)| match outcome {
+        StateMatch::Upgraded { name: Some(old), value_type: None, .. } => *name == format!("new {old}"),
+        _ => false,
+    };
+    assert!(renamed.iter().all(is_renamed), "{renamed:?}");
+}
+
+/// The rows of each output, batch by batch.
+type Seen = Arc<Mutex<Vec<(String, Vec<String>)>>>;
+
+fn see<T: Record + std::fmt::Debug>(stream: &DStream<T>, name: &'static str, seen: &Seen) {
+    let seen = seen.clone();
+    stream.for_each_rdd(move |rdd, _| {
+        let mut rows: Vec<String> = rdd.collect()?.iter().map(|row| format!("{row:?}")).collect();
+        rows.sort_unstable();
+        seen.lock().unwrap().push((name.to_owned(), rows));
+        Ok(())
+    });
 }
 
 #[test]

@@ -205,7 +205,8 @@ impl Rehearsal<'_> {
         let (mut compared, mut first) = (0, None);
         for plan in &between.found.recovery.replay {
             let batch = BatchId(plan.batch);
-            let changes = self.run_batch(plan).map_err(|error| error.within(batch))?;
+            let changes =
+                self.run_batch(plan, history.interval_ms(plan.batch)).map_err(|error| error.within(batch))?;
             if let Some(done) = history.done.get(&plan.batch) {
                 compared += 1;
                 if first.is_none() {
@@ -222,7 +223,7 @@ impl Rehearsal<'_> {
     }
 
     /// As the driver does it, without the outputs and without committing anything.
-    fn run_batch(&self, plan: &PlanRecord) -> Result<Vec<ChangeSums>> {
+    fn run_batch(&self, plan: &PlanRecord, interval_ms: u64) -> Result<Vec<ChangeSums>> {
         let known = |stream| self.job.inputs.iter().any(|input| input.stream == stream);
         let inputs = inputs_of(plan, known);
         for input in &self.job.inputs {
@@ -231,7 +232,7 @@ impl Rehearsal<'_> {
             ranges.into_iter().try_for_each(|range| positions.advance(range))?;
         }
         let (id, time) = (BatchId(plan.batch), BatchTime(plan.time_ms));
-        let batch = Batch::new(id, time, self.executor.clone(), self.paths.clone(), inputs);
+        let batch = Batch::new(id, (time, interval_ms), self.executor.clone(), self.paths.clone(), inputs);
         self.executor.begin_batch();
         self.job.variables.advance(&batch)?;
         self.job.stateful.iter().try_for_each(|node| node.advance(&batch))?;

@@ -112,7 +112,9 @@ pub(crate) fn why(settings: &Settings, job: &Job, operator: &str, key: &[u8]) ->
     for plan in &found.recovery.replay {
         let batch = BatchId(plan.batch);
         let before = node.state().get(key)?;
-        rehearsal.run_batch(plan).map_err(|error| error.within(batch))?;
+        rehearsal
+            .run_batch(plan, found.history.interval_ms(plan.batch))
+            .map_err(|error| error.within(batch))?;
         let after = node.state().get(key)?;
         let probe = Probe { rehearsal: &rehearsal, node: &**node, plan, key };
         let causes = match &streams {
@@ -237,7 +239,8 @@ impl Probe<'_> {
     /// What the operator is given for the key of such a batch.
     fn values(&self, inputs: Inputs) -> Result<Option<Vec<Vec<u8>>>> {
         let Rehearsal { executor, paths, .. } = self.rehearsal;
-        let (id, time) = (BatchId(self.plan.batch), BatchTime(self.plan.time_ms));
+        // Only states that are carried on go by the interval, and none is here.
+        let (id, time) = (BatchId(self.plan.batch), (BatchTime(self.plan.time_ms), 0));
         let batch = Batch::new(id, time, Arc::clone(executor), paths.clone(), inputs);
         executor.begin_batch();
         let values = self.node.values_for(&batch, self.key);

@@ -1,9 +1,9 @@
 use std::ops::Deref;
 use std::time::Duration;
 
-use crate::dstream::DStream;
 use crate::dstream::event_time::{EventStream, event_timer, in_ms, is_late};
 use crate::dstream::keyed::{KeyVisit, KeyedOperator, TimerDomain};
+use crate::dstream::{DStream, OperatorName};
 use crate::rdd::Record;
 use crate::record::{Data, Key, Nested};
 
@@ -58,7 +58,7 @@ impl<K: Key, V: Data> EventStream<(K, V)> {
     /// once.late().count().print(1);
     /// # Ok(()) }
     /// ```
-    pub fn deduplicate(&self, name: &str, within: Duration) -> Deduplicated<(K, V)> {
+    pub fn deduplicate(&self, name: impl Into<OperatorName>, within: Duration) -> Deduplicated<(K, V)> {
         let operator = DeduplicateOperator { within_ms: in_ms(within) };
         let output = self.keyed_operator("deduplicate", name, operator);
         let unique = output.filter(|(is_late, _)| !is_late).map(|(_, record)| record);
@@ -71,7 +71,7 @@ impl<T: Data> EventStream<T> {
     /// [`deduplicate`](EventStream::deduplicate) by a key of each record.
     pub fn deduplicate_by<K: Key>(
         &self,
-        name: &str,
+        name: impl Into<OperatorName>,
         within: Duration,
         key_of: impl Fn(&T) -> K + Send + Sync + 'static,
     ) -> Deduplicated<T> {

@@ -4,7 +4,7 @@ use std::ops::{Deref, RangeInclusive};
 use crate::dstream::event_time::union::meet;
 use crate::dstream::event_time::{EventStream, event_timer, is_late};
 use crate::dstream::keyed::{KeyVisit, KeyedOperator, KeyedSetup, TimerDomain};
-use crate::dstream::{DStream, Upgrades};
+use crate::dstream::{DStream, OperatorName};
 use crate::rdd::Record;
 use crate::record::{Data, Key, Nested};
 
@@ -92,27 +92,28 @@ impl<K: Key, V: Data> EventStream<(K, V)> {
     /// ```
     pub fn interval_join<W: Data>(
         &self,
-        name: &str,
+        name: impl Into<OperatorName>,
         other: &EventStream<(K, W)>,
         bounds_ms: RangeInclusive<i64>,
     ) -> IntervalJoined<K, V, W> {
-        let graph = &self.timed.graph;
+        let (graph, name) = (&self.timed.graph, name.into());
         if bounds_ms.is_empty() {
             let (start, end) = (bounds_ms.start(), bounds_ms.end());
             graph.add_problem(format!(
-                "`{name}` joins nothing: its bounds begin at {start} ms, after their end at {end} ms"
+                "`{}` joins nothing: its bounds begin at {start} ms, after their end at {end} ms",
+                name.as_str()
             ));
         }
-        let clock = meet(graph, &format!("{name} watermark"), &self.clock, &other.clock);
+        let clock = meet(graph, &name.part(" watermark"), &self.clock, &other.clock);
         let left = self.timed.map(|(time_ms, (key, value))| (key, (time_ms, Some(Nested(value)), None)));
         let right = other.timed.map(|(time_ms, (key, value))| (key, (time_ms, None, Some(Nested(value)))));
         let operator =
             JoinOperator { start_ms: i128::from(*bounds_ms.start()), end_ms: i128::from(*bounds_ms.end()) };
         let setup = KeyedSetup {
             operation: "interval_join",
-            name: name.to_owned(),
+            name: name.as_str().to_owned(),
             initial: None,
-            upgrades: Upgrades::default(),
+            upgrades: name.upgrades(),
             watermark: Some(clock.watermark.clone()),
         };
         let output = left.union(&right).keyed_operator(setup, operator).output;

@@ -29,7 +29,7 @@ pub use window::{EventWindows, Windowed, WindowedEvents};
 use crate::batch::Batch;
 use crate::dstream::keyed::{BatchClock, KeyedOperator, KeyedSetup, Timer, TimerDomain, WatermarkCell};
 use crate::dstream::state_spec::in_ms;
-use crate::dstream::{DStream, Upgrades};
+use crate::dstream::{DStream, OperatorName};
 use crate::error::Result;
 use crate::rdd::{Rdd, Record};
 use crate::record::{Data, DataBuffer, Key, Nested};
@@ -147,14 +147,15 @@ impl<K: Key, V: Data> EventStream<(K, V)> {
     fn keyed_operator<S: Data, O: Record>(
         &self,
         operation: &'static str,
-        name: &str,
+        name: impl Into<OperatorName>,
         operator: impl KeyedOperator<K, (u64, Nested<V>), S, O>,
     ) -> DStream<O> {
+        let name = name.into();
         let setup = KeyedSetup {
             operation,
-            name: name.to_owned(),
+            name: name.as_str().to_owned(),
             initial: None,
-            upgrades: Upgrades::default(),
+            upgrades: name.upgrades(),
             watermark: Some(self.clock.watermark.clone()),
         };
         self.by_key().keyed_operator(setup, operator).output

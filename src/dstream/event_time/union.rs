@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use crate::batch::Batch;
 use crate::dstream::event_time::{EventClock, EventStream, read_row, write_row};
-use crate::dstream::{Graph, StatefulNode};
+use crate::dstream::{Graph, OperatorName, StatefulNode};
 use crate::error::Result;
 use crate::rdd::Record;
 use crate::state::{OperatorState, StateType};
@@ -17,7 +17,7 @@ struct MeetingNode {
 /// Adds the watermark of what two streams make together. Those of one watermark just have that.
 pub(super) fn meet(
     graph: &Graph,
-    name: &str,
+    name: &OperatorName,
     first: &Arc<EventClock>,
     second: &Arc<EventClock>,
 ) -> Arc<EventClock> {
@@ -25,9 +25,9 @@ pub(super) fn meet(
         return first.clone();
     }
     let clock = Arc::new(EventClock::default());
-    let state = OperatorState::new(name, StateType::of::<(), u64>());
+    let state = name.state(StateType::of::<(), u64>());
     let inputs = [first.clone(), second.clone()];
-    graph.add_stateful(name, Arc::new(MeetingNode { inputs, state, clock: clock.clone() }));
+    graph.add_stateful(name.as_str(), Arc::new(MeetingNode { inputs, state, clock: clock.clone() }));
     clock
 }
 
@@ -78,8 +78,8 @@ impl<T: Record> EventStream<T> {
     /// web.union("both", &app).watermarks().print(1);
     /// # Ok(()) }
     /// ```
-    pub fn union(&self, name: &str, other: &EventStream<T>) -> EventStream<T> {
-        let clock = meet(&self.timed.graph, name, &self.clock, &other.clock);
+    pub fn union(&self, name: impl Into<OperatorName>, other: &EventStream<T>) -> EventStream<T> {
+        let clock = meet(&self.timed.graph, &name.into(), &self.clock, &other.clock);
         EventStream { timed: self.timed.union(&other.timed), clock }
     }
 }

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use crate::batch::Batch;
 use crate::dstream::event_time::{EventClock, EventStream, in_ms, read_row, write_row};
-use crate::dstream::{DStream, StatefulNode};
+use crate::dstream::{DStream, OperatorName, StatefulNode};
 use crate::error::Result;
 use crate::rdd::Record;
 use crate::state::{OperatorState, StateType};
@@ -11,7 +11,7 @@ use crate::state::{OperatorState, StateType};
 /// How a stream's watermark follows from the times of its records.
 #[derive(Clone, Debug)]
 pub struct Watermarks {
-    name: String,
+    name: OperatorName,
     bound_ms: u64,
     idle_after_ms: Option<u64>,
 }
@@ -26,7 +26,7 @@ impl Watermarks {
     ///
     /// let watermarks = Watermarks::bounded("clicks", Duration::from_secs(10)).idle_after(Duration::from_secs(60));
     /// ```
-    pub fn bounded(name: impl Into<String>, max_out_of_orderness: Duration) -> Self {
+    pub fn bounded(name: impl Into<OperatorName>, max_out_of_orderness: Duration) -> Self {
         Watermarks { name: name.into(), bound_ms: in_ms(max_out_of_orderness), idle_after_ms: None }
     }
 
@@ -85,9 +85,9 @@ impl<T: Record> DStream<T> {
         });
         let clock = Arc::new(EventClock::default());
         let name = watermarks.name.clone();
-        let state = OperatorState::new(&name, StateType::of::<(), Row>());
+        let state = name.state(StateType::of::<(), Row>());
         let node = WatermarkNode { timed: timed.clone(), watermarks, state, clock: clock.clone() };
-        self.graph.add_stateful(&name, Arc::new(node));
+        self.graph.add_stateful(name.as_str(), Arc::new(node));
         EventStream { timed, clock }
     }
 }
@@ -123,7 +123,8 @@ impl<T: Record> StatefulNode for WatermarkNode<T> {
             // The stream's first batch begins its silence.
             None if stored.is_none() || !self.timed.is_due(batch) => quiet_ms,
             None => {
-                quiet_ms.saturating_add(self.timed.slide_or_interval_ms()).min(idle_after_ms.unwrap_or(0))
+                let step_ms = self.timed.slide_or(batch.interval_ms);
+                quiet_ms.saturating_add(step_ms).min(idle_after_ms.unwrap_or(0))
             }
         };
         let now = before.max(max_ms.saturating_sub(self.watermarks.bound_ms));

@@ -4,7 +4,7 @@ use crate::dstream::event_time::folds::{Aggregate, Collect, Count, Fold, Reduce}
 use crate::dstream::event_time::panes::{PaneOperator, Panes};
 use crate::dstream::event_time::sessions::SessionOperator;
 use crate::dstream::event_time::{EventStream, in_ms};
-use crate::dstream::{DStream, Graph};
+use crate::dstream::{DStream, Graph, OperatorName};
 use crate::rdd::Record;
 use crate::record::{Data, Key, WindowResult};
 
@@ -119,9 +119,10 @@ impl<K: Key, V: Data> EventStream<(K, V)> {
     /// sessions.results().map(|session| (session.key, session.end_ms - session.start_ms)).print(10);
     /// # Ok(()) }
     /// ```
-    pub fn window(&self, name: &str, windows: EventWindows) -> WindowedEvents<K, V> {
-        windows.check(&self.timed.graph, name);
-        WindowedEvents { events: self.clone(), name: name.to_owned(), windows }
+    pub fn window(&self, name: impl Into<OperatorName>, windows: EventWindows) -> WindowedEvents<K, V> {
+        let name = name.into();
+        windows.check(&self.timed.graph, name.as_str());
+        WindowedEvents { events: self.clone(), name, windows }
     }
 }
 
@@ -130,7 +131,7 @@ impl<K: Key, V: Data> EventStream<(K, V)> {
 #[must_use = "windows do nothing until it is said what becomes of their values"]
 pub struct WindowedEvents<K, V> {
     events: EventStream<(K, V)>,
-    name: String,
+    name: OperatorName,
     windows: EventWindows,
 }
 
@@ -168,10 +169,10 @@ impl<K: Key, V: Data> WindowedEvents<K, V> {
         let output = match windows.kind {
             Kind::Sliding { size_ms, slide_ms } => {
                 let panes = Panes::new(size_ms, slide_ms, windows.offset_ms.unwrap_or(0));
-                events.keyed_operator("window", &name, PaneOperator { panes, lateness_ms, fold })
+                events.keyed_operator("window", name, PaneOperator { panes, lateness_ms, fold })
             }
             Kind::Session { gap_ms } => {
-                events.keyed_operator("session_window", &name, SessionOperator { gap_ms, lateness_ms, fold })
+                events.keyed_operator("session_window", name, SessionOperator { gap_ms, lateness_ms, fold })
             }
         };
         Windowed { output }

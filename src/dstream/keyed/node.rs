@@ -63,7 +63,10 @@ impl<K: Key, V: Data> DStream<(K, V)> {
         let id = self.graph.add_node::<O>(operation, &name, &[self.id], true);
         let values = StateType::of::<K, S>();
         let (state_type, origins) = match operator.kept() {
-            Some(value) => (StateType { value, ..values.clone() }, Origins::default()),
+            Some(value) => {
+                let origins = Origins { names: upgrades.names, upgrade: None };
+                (StateType { value, ..values.clone() }, origins)
+            }
             None => {
                 let operator = operator.clone();
                 let first_timers = move |time_ms| {

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use crate::dstream::DStream;
+use crate::dstream::{DStream, OperatorName};
 use crate::record::Key;
 
 impl<T: Key> DStream<T> {
@@ -22,7 +22,7 @@ impl<T: Key> DStream<T> {
     /// ```
     pub fn count_by_value_and_window(
         &self,
-        name: &str,
+        name: impl Into<OperatorName>,
         length: Duration,
         slide: Duration,
     ) -> DStream<(T, u64)> {

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::dstream::DStream;
+use crate::dstream::{DStream, OperatorName};
 use crate::rdd::{Rdd, Record};
 
 impl<T: Record> DStream<T> {
@@ -19,7 +19,12 @@ impl<T: Record> DStream<T> {
     /// lines.count_by_window("lines a minute", Duration::from_secs(60), Duration::from_secs(1)).print(1);
     /// # Ok(()) }
     /// ```
-    pub fn count_by_window(&self, name: &str, length: Duration, slide: Duration) -> DStream<u64> {
+    pub fn count_by_window(
+        &self,
+        name: impl Into<OperatorName>,
+        length: Duration,
+        slide: Duration,
+    ) -> DStream<u64> {
         let ones = self.map(|_| ((), 1u64));
         let counts =
             ones.reduce_by_key_and_window_with_inverse(name, length, slide, |a, b| a + b, |a, b| a - b);

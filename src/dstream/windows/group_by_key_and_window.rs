@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::chunks::Codec;
-use crate::dstream::DStream;
+use crate::dstream::{DStream, OperatorName};
 use crate::record::{Data, Key};
 
 impl<K: Key, V: Data> DStream<(K, V)> {
@@ -22,7 +22,7 @@ impl<K: Key, V: Data> DStream<(K, V)> {
     /// ```
     pub fn group_by_key_and_window(
         &self,
-        name: &str,
+        name: impl Into<OperatorName>,
         length: Duration,
         slide: Duration,
     ) -> DStream<(K, Vec<V>)> {

@@ -6,7 +6,7 @@ use super::chunks::Codec;
 use super::store::{Turnover, Use, WindowStore};
 use crate::batch::Batch;
 use crate::dstream::batch_rows::{BatchRows, RowsSlot, live_rows};
-use crate::dstream::{DStream, StatefulNode};
+use crate::dstream::{DStream, OperatorName, StatefulNode};
 use crate::error::{Error, Result};
 use crate::rdd::shuffle::{Grouped, KeyedNode, groups_of_partition};
 use crate::rdd::{Parent, prepare_all};
@@ -50,30 +50,31 @@ impl<K: Key, V: Data> DStream<(K, V)> {
     /// ```
     pub fn reduce_by_key_and_window_with_inverse(
         &self,
-        name: &str,
+        name: impl Into<OperatorName>,
         length: Duration,
         slide: Duration,
         merge: impl Fn(V, V) -> V + Send + Sync + 'static,
         inverse: impl Fn(V, V) -> V + Send + Sync + 'static,
     ) -> DStream<(K, V)> {
+        let name = name.into();
         let merge = Arc::new(merge);
         let each_batch = merge.clone();
         let reduced = self.reduce_by_key(move |a, b| each_batch(a, b));
-        let span = reduced.span(OPERATION, name, length, slide);
-        let id = self.graph.add_node::<(K, V)>(OPERATION, name, &[reduced.id], true);
-        let batches_name = format!("{name}, batches");
+        let span = reduced.span(OPERATION, name.as_str(), length, slide);
+        let id = self.graph.add_node::<(K, V)>(OPERATION, name.as_str(), &[reduced.id], true);
+        let batches_name = name.part(", batches");
         let batches = WindowStore::new(&batches_name, &reduced, span, Use::Changes, Codec::of_pairs());
         let node = Arc::new(InverseNode {
             batches: batches.clone(),
             span,
             partitions: self.graph.partitions(),
-            state: OperatorState::new(name, StateType::of::<K, Aggregate<V>>()),
+            state: name.state(StateType::of::<K, Aggregate<V>>()),
             merge,
             inverse,
             rows: RowsSlot::default(),
         });
-        self.graph.add_stateful(&batches_name, batches);
-        self.graph.add_stateful(name, node.clone());
+        self.graph.add_stateful(batches_name.as_str(), batches);
+        self.graph.add_stateful(name.as_str(), node.clone());
         let make = move |batch: &Batch| node.rows.rdd(batch, OPERATION, node.state.name());
         DStream::new(&self.graph, id, make).sliding(span.slide_ms)
     }

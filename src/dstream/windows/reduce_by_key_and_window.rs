@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::chunks::Codec;
-use crate::dstream::DStream;
+use crate::dstream::{DStream, OperatorName};
 use crate::record::{Data, Key};
 
 impl<K: Key, V: Data> DStream<(K, V)> {
@@ -31,7 +31,7 @@ impl<K: Key, V: Data> DStream<(K, V)> {
     /// ```
     pub fn reduce_by_key_and_window(
         &self,
-        name: &str,
+        name: impl Into<OperatorName>,
         length: Duration,
         slide: Duration,
         merge: impl Fn(V, V) -> V + Send + Sync + 'static,

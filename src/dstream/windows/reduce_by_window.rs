@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::chunks::Codec;
-use crate::dstream::DStream;
+use crate::dstream::{DStream, OperatorName};
 use crate::record::Data;
 
 impl<T: Data> DStream<T> {
@@ -25,7 +25,7 @@ impl<T: Data> DStream<T> {
     /// ```
     pub fn reduce_by_window(
         &self,
-        name: &str,
+        name: impl Into<OperatorName>,
         length: Duration,
         slide: Duration,
         merge: impl Fn(T, T) -> T + Send + Sync + 'static,
@@ -55,7 +55,7 @@ impl<T: Data> DStream<T> {
     /// ```
     pub fn reduce_by_window_with_inverse(
         &self,
-        name: &str,
+        name: impl Into<OperatorName>,
         length: Duration,
         slide: Duration,
         merge: impl Fn(T, T) -> T + Send + Sync + 'static,

@@ -7,7 +7,7 @@ use super::Span;
 use super::chunks::{ChunkKey, Codec};
 use crate::batch::Batch;
 use crate::dstream::batch_rows::{BatchRows, RowsSlot};
-use crate::dstream::{DStream, StatefulNode};
+use crate::dstream::{DStream, OperatorName, StatefulNode};
 use crate::error::{Error, Result};
 use crate::id::BatchTime;
 use crate::rdd::shuffle::decode_key;
@@ -170,13 +170,13 @@ pub(super) struct WindowStore<T> {
 
 impl<T: Record> WindowStore<T> {
     pub(super) fn new(
-        name: &str,
+        name: &OperatorName,
         parent: &DStream<T>,
         span: Span,
         kept_for: Use,
         codec: Codec<T>,
     ) -> Arc<Self> {
-        let state = OperatorState::new(name, codec.state_type.clone());
+        let state = name.state(codec.state_type.clone());
         Arc::new(WindowStore {
             parent: parent.clone(),
             span,

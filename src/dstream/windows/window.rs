@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::chunks::Codec;
 use super::store::{Use, WindowStore};
-use crate::dstream::DStream;
+use crate::dstream::{DStream, OperatorName};
 use crate::rdd::Record;
 use crate::record::Data;
 
@@ -34,7 +34,7 @@ impl<T: Data> DStream<T> {
     /// minute.count().print(1);
     /// # Ok(()) }
     /// ```
-    pub fn window(&self, name: &str, length: Duration, slide: Duration) -> DStream<T> {
+    pub fn window(&self, name: impl Into<OperatorName>, length: Duration, slide: Duration) -> DStream<T> {
         self.window_of("window", name, length, slide, Codec::of_data())
     }
 }
@@ -44,15 +44,16 @@ impl<T: Record> DStream<T> {
     pub(super) fn window_of(
         &self,
         operation: &'static str,
-        name: &str,
+        name: impl Into<OperatorName>,
         length: Duration,
         slide: Duration,
         codec: Codec<T>,
     ) -> DStream<T> {
-        let span = self.span(operation, name, length, slide);
-        let id = self.graph.add_node::<T>(operation, name, &[self.id], false);
-        let store = WindowStore::new(name, self, span, Use::Whole, codec);
-        self.graph.add_stateful(name, store.clone());
+        let name = name.into();
+        let span = self.span(operation, name.as_str(), length, slide);
+        let id = self.graph.add_node::<T>(operation, name.as_str(), &[self.id], false);
+        let store = WindowStore::new(&name, self, span, Use::Whole, codec);
+        self.graph.add_stateful(name.as_str(), store.clone());
         DStream::new(&self.graph, id, move |batch| store.window(batch, operation)).sliding(span.slide_ms)
     }
 }
