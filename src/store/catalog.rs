@@ -20,7 +20,7 @@ use crate::format::records::{CatalogRecord, EpochRecord, JobRecord, Record};
 use crate::id::EpochId;
 use crate::store::disk::{open_options, read_small};
 use crate::store::fault::before_read;
-use crate::store::private::{make_file_private, private_tempdir};
+use crate::store::private::{make_below_private, private_tempdir};
 use crate::store::{Disk, StorePaths, numbered_entries};
 
 /// sled's segment: an epoch's database never grows beyond its first.
@@ -171,8 +171,7 @@ impl OpenEpoch {
         let db = open_sled(dir.clone())?;
         let db_path = dir.join("db");
         // sled makes its files as it likes; until here the directory alone kept others away.
-        make_file_private(&db_path)?;
-        make_file_private(&dir.join("conf"))?;
+        make_below_private(&dir)?;
         let db_file = open_options().read(true).write(true).open(&db_path);
         let db_file = db_file.map_err(|cause| Error::io(format!("open {}", db_path.display()), cause))?;
         let witness_path = dir.join("witness");

@@ -1,6 +1,6 @@
 //! A store is its owner's alone: nobody else can read it, and no symbolic link in it leads elsewhere.
 
-use std::fs::{self, Metadata, Permissions};
+use std::fs::{self, File, Metadata, Permissions};
 use std::io::ErrorKind::NotFound;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -19,10 +19,15 @@ const OTHERS: u32 = 0o077;
 /// # Errors
 /// [`ErrorKind::Incompatible`] when there is a symbolic link, which somebody put there.
 pub(crate) fn make_private(paths: &StorePaths) -> Result<()> {
+    make_below_private(&paths.root)
+}
+
+/// As [`make_private`] for one directory.
+pub(super) fn make_below_private(root: &Path) -> Result<()> {
     let io = |path: &Path, cause| Error::io(format!("look at {}", path.display()), cause);
     // The directory itself first: from then on nobody else gets at what is in it.
-    tighten(&paths.root, &fs::metadata(&paths.root).map_err(|cause| io(&paths.root, cause))?)?;
-    let mut open = vec![paths.root.clone()];
+    tighten(root, &fs::metadata(root).map_err(|cause| io(root, cause))?)?;
+    let mut open = vec![root.to_owned()];
     while let Some(dir) = open.pop() {
         for entry in fs::read_dir(&dir).map_err(|cause| io(&dir, cause))? {
             let path = entry.map_err(|cause| io(&dir, cause))?.path();
@@ -43,12 +48,6 @@ pub(crate) fn make_private(paths: &StorePaths) -> Result<()> {
     Ok(())
 }
 
-/// As [`make_private`] for one file, which has just been made and is no link.
-pub(super) fn make_file_private(path: &Path) -> Result<()> {
-    let found = path.symlink_metadata();
-    tighten(path, &found.map_err(|cause| Error::io(format!("look at {}", path.display()), cause))?)
-}
-
 fn tighten(path: &Path, found: &Metadata) -> Result<()> {
     let mode = found.permissions().mode();
     if mode & OTHERS == 0 {
@@ -63,4 +62,12 @@ pub(crate) fn private_tempdir(prefix: &str) -> Result<TempDir> {
     let mut builder = tempfile::Builder::new();
     let made = builder.prefix(prefix).permissions(Permissions::from_mode(0o700)).tempdir();
     made.map_err(|cause| Error::io("make a temporary directory", cause))
+}
+
+/// A temporary file without a name, which is nobody else's either; gone when it is dropped.
+pub(crate) fn private_tempfile() -> std::io::Result<File> {
+    let file = tempfile::tempfile()?;
+    // It comes with the permissions of the process.
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    Ok(file)
 }
