@@ -36,7 +36,9 @@ pub use fault::FaultPlan;
 #[cfg(feature = "testkit")]
 pub use fault::{DiskStep, FaultKind};
 pub(crate) use identity::{Identity, refuse_foreign_directory};
-pub(crate) use private::{private_tempdir, private_tempfile};
+#[cfg(any(feature = "tool", feature = "testkit"))]
+pub(crate) use private::private_tempdir;
+pub(crate) use private::private_tempfile;
 
 use crate::error::{Error, ErrorKind, Result};
 
