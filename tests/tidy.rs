@@ -143,6 +143,25 @@ fn one_module_names_sled() {
 }
 
 #[test]
+fn temporary_files_are_made_private() {
+    let banned = ["tempfile()", "tempdir()", "tempfile::Builder", "NamedTempFile"];
+    assert_words_only_in(&banned, &["src/store/private.rs"], "a temporary file that others may read");
+}
+
+#[test]
+fn nothing_is_unsafe() {
+    for manifest in ["Cargo.toml", "derive/Cargo.toml"] {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(manifest);
+        let text = std::fs::read_to_string(path).unwrap();
+        assert!(
+            text.contains("\n[lints.rust]\n") && text.contains("\nunsafe_code = \"forbid\"\n"),
+            "{manifest}"
+        );
+    }
+    assert_words_only_in(&["unsafe"], &[], "unsafe code");
+}
+
+#[test]
 fn stored_records_alone_name_rkyv() {
     let is_allowed = |path: &str| {
         path.starts_with("src/record/") || ["src/format/records.rs", "src/format/question.rs"].contains(&path)

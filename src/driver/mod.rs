@@ -157,7 +157,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 struct Receivers {
     runtime: Runtime,
     stop: watch::Sender<bool>,
-    tasks: Vec<tokio::task::JoinHandle<()>>,
+    /// By the name of their stream.
+    tasks: Vec<(Arc<str>, tokio::task::JoinHandle<()>)>,
 }
 
 impl Receivers {
@@ -171,17 +172,17 @@ impl Receivers {
             Ok(waiting) => waiting,
             Err(error) => {
                 tracing::error!(%error, "cannot wait for the receivers: they are given up");
-                return tasks.iter().for_each(tokio::task::JoinHandle::abort);
+                return tasks.iter().for_each(|(_, task)| task.abort());
             }
         };
         waiting.block_on(async {
             let deadline = tokio::time::Instant::now() + RECEIVERS_STOP;
-            for mut task in tasks {
+            for (stream, mut task) in tasks {
                 match tokio::time::timeout_at(deadline, &mut task).await {
                     Ok(Ok(())) => {}
-                    Ok(Err(error)) => tracing::error!(%error, "a receiver panicked"),
+                    Ok(Err(error)) => tracing::error!(stream = &*stream, %error, "a receiver panicked"),
                     Err(_) => {
-                        tracing::warn!("a receiver did not stop in time and is given up");
+                        tracing::warn!(stream = &*stream, "a receiver did not stop in time and is given up");
                         task.abort();
                     }
                 }

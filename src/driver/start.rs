@@ -408,7 +408,7 @@ impl Driver {
             };
             match kind {
                 InputKind::Receiver { task, ends_by_itself } => {
-                    tasks.push(runtime.spawn(run_receiver(task, inlet, ends_by_itself)));
+                    tasks.push((name, runtime.spawn(run_receiver(task, inlet, ends_by_itself))));
                 }
                 InputKind::Queue(connect) => connect(runtime.handle().clone(), inlet),
                 kind @ InputKind::Replayable { .. } => inputs.push(Input { name, stream, kind, schema }),

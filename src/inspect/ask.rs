@@ -4,10 +4,9 @@
 //! it would start answers there and is not started (`driver::question`).
 
 use std::ffi::OsString;
-use std::fs::{File, Permissions};
+use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -17,7 +16,8 @@ use tempfile::TempDir;
 use crate::driver::question::{ANSWER, ELSEWHERE, QUESTION, VARIABLE, publish, resolved};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::question::{Answer, Ask, Message, Question, Reply};
-use crate::store::disk::read_small;
+use crate::store::disk::{open_options, read_small};
+use crate::store::private_tempdir;
 use crate::time::{Stopwatch, WakeUp};
 
 /// How often it is looked whether the job has ended.
@@ -94,10 +94,7 @@ struct Exchange {
 
 impl Exchange {
     fn open(store: &Path, question: Question) -> Result<Self> {
-        let mut builder = tempfile::Builder::new();
-        builder.prefix("millpond-question-").permissions(Permissions::from_mode(0o700));
-        let directory = builder.tempdir();
-        let directory = directory.map_err(|cause| Error::io("make a temporary directory", cause))?;
+        let directory = private_tempdir("millpond-question-")?;
         let ask = Ask { store: resolved(store).as_os_str().as_bytes().to_vec(), question };
         publish(directory.path(), QUESTION, &Message::Ask(ask).to_bytes()?)?;
         Ok(Exchange { directory })
@@ -109,8 +106,8 @@ impl Exchange {
 
     fn start(&self, command: &JobCommand) -> Result<Child> {
         let words = self.words_path();
-        let words =
-            File::create(&words).map_err(|cause| Error::io(format!("create {}", words.display()), cause))?;
+        let made = open_options().write(true).create_new(true).open(&words);
+        let words = made.map_err(|cause| Error::io(format!("create {}", words.display()), cause))?;
         let started = Command::new(&command.program)
             .args(&command.arguments)
             .env(VARIABLE, self.directory.path())

@@ -8,6 +8,7 @@ use crate::error::Result;
 use crate::rdd::Emitter;
 use crate::source::directory::Cut;
 use crate::source::ranges::read_planned;
+use crate::source::regular::Links;
 use crate::source::{DirectorySource, Offer, Positions, RangeReader, ReplayableSource, SourceRange};
 
 /// The records of the files that appear in a directory, each of the same number of bytes and each file taken
@@ -44,6 +45,13 @@ impl BinaryRecordsSource {
         self
     }
 
+    /// As [`DirectorySource::follow_symlinks`].
+    #[must_use]
+    pub fn follow_symlinks(mut self) -> Self {
+        self.files = self.files.follow_symlinks();
+        self
+    }
+
     /// As [`DirectorySource::new_files_only`].
     #[must_use]
     pub fn new_files_only(mut self) -> Self {
@@ -60,18 +68,20 @@ impl ReplayableSource for BinaryRecordsSource {
     }
 
     fn reader(&self) -> Arc<dyn RangeReader<Vec<u8>>> {
-        Arc::new(BinaryRangeReader { base: self.files.directory().to_owned(), length: self.length })
+        let (base, links) = (self.files.directory().to_owned(), self.files.links());
+        Arc::new(BinaryRangeReader { base, links, length: self.length })
     }
 }
 
 struct BinaryRangeReader {
     base: PathBuf,
+    links: Links,
     length: usize,
 }
 
 impl RangeReader<Vec<u8>> for BinaryRangeReader {
     fn read(&self, range: &SourceRange, out: &mut Emitter<'_, Vec<u8>>) -> Result<u64> {
-        let bytes = read_planned(&self.base, range)?;
+        let bytes = read_planned(&self.base, range, self.links)?;
         let records = bytes.chunks_exact(self.length);
         let count = records.len() as u64;
         records.for_each(|record| out.emit(record.to_vec()));

@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Text;
 use crate::source::ranges::{RANGE_BYTES, TextRangeReader, limited_range_end, stamp_of};
+use crate::source::regular::{Links, open_regular};
 use crate::source::replayable::{Offer, Position, Positions, RangeReader, ReplayableSource, SourceRange};
 
 /// So many ranges at most in one batch, so that a plan stays small.
@@ -23,7 +24,9 @@ const RANGES_MAX: usize = 400;
 /// * A file is **complete**, and taken, once its size and modification time have not changed for the settle
 ///   time (default 1 s). With a settle time of zero it is taken at first sight, which is right when files are
 ///   only ever moved in by rename.
-/// * Names that start with `.` or end in `.tmp`, directories and symbolic links are passed over.
+/// * Names that start with `.` or end in `.tmp`, and what is not a regular file, are passed over. Symbolic links are too,
+///   unless [`follow_symlinks`](Self::follow_symlinks) says otherwise: who may put one there need not be allowed to read what
+///   it leads to. The directory itself may be reached over links.
 /// * An empty file is taken and has no lines. A line longer than 4 MiB is handed on in pieces.
 /// * A directory that is not there is waited for.
 /// * A file that was planned must stay as it is until the checkpoint after its batch. When it is gone or
@@ -40,6 +43,7 @@ pub struct DirectorySource {
     cut: Cut,
     filter: Option<Box<NameFilter>>,
     new_files_only: bool,
+    links: Links,
     /// Files seen and not yet complete: size, stamp, and since when they have not changed.
     settling: HashMap<String, (u64, u64, u64)>,
     missing: bool,
@@ -85,6 +89,7 @@ impl DirectorySource {
             cut: Cut::Lines,
             filter: None,
             new_files_only: false,
+            links: Links::Refused,
             settling: HashMap::new(),
             missing: false,
             emptied: false,
@@ -112,6 +117,19 @@ impl DirectorySource {
     pub fn new_files_only(mut self) -> Self {
         self.new_files_only = true;
         self
+    }
+
+    /// Takes symbolic links that lead to regular files as if they were these, with what the process may read. For
+    /// directories into which only those can write who may read all of that.
+    /// Default: links are passed over, also those that take the place of a file while it is read.
+    #[must_use]
+    pub fn follow_symlinks(mut self) -> Self {
+        self.links = Links::Followed;
+        self
+    }
+
+    pub(super) fn links(&self) -> Links {
+        self.links
     }
 
     pub(super) fn cut(mut self, cut: Cut) -> Self {
@@ -147,7 +165,11 @@ impl DirectorySource {
             if name.starts_with('.') || name.ends_with(".tmp") || !is_kept(&name) {
                 continue;
             }
-            match entry.metadata() {
+            let found = match self.links {
+                Links::Refused => entry.metadata(),
+                Links::Followed => entry.path().metadata(),
+            };
+            match found {
                 Ok(data) if data.is_file() => {
                     listed.push(Listed { name, size: data.len(), stamp: stamp_of(&data) })
                 }
@@ -185,9 +207,14 @@ impl DirectorySource {
     /// Adds the ranges of one file to the offer, until the limit.
     fn offer(&self, file: &Listed, from: u64, limit: &mut u64, offer: &mut Offer) -> Result<()> {
         let path = self.dir.join(&file.name);
-        let open = match File::open(&path) {
+        let open = match open_regular(&path, self.links) {
             Ok(open) => open,
             Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            // It was put in the file's place since the listing: the next one passes over it.
+            Err(cause) if cause.kind() == std::io::ErrorKind::Other => {
+                tracing::warn!(file = %path.display(), %cause, "a file was replaced and is passed over");
+                return Ok(());
+            }
             Err(cause) => return Err(self.unreadable(&path, cause)),
         };
         let mut at = from;
@@ -321,7 +348,7 @@ impl ReplayableSource for DirectorySource {
     }
 
     fn reader(&self) -> Arc<dyn RangeReader<Text>> {
-        Arc::new(TextRangeReader { base: self.dir.clone() })
+        Arc::new(TextRangeReader { base: self.dir.clone(), links: self.links })
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Text;
 use crate::source::ranges::{TextRangeReader, last_line_end, limited_range_end};
+use crate::source::regular::{Links, open_regular};
 use crate::source::replayable::{Offer, Positions, RangeReader, ReplayableSource, SourceRange};
 
 /// So many ranges at most in one batch, so that a plan stays small.
@@ -63,7 +64,7 @@ impl FileSource {
 
     /// The file and its length; `None` while it is not there.
     fn open(&mut self) -> Result<Option<(File, u64)>> {
-        let opened = File::open(&self.path).and_then(|file| {
+        let opened = open_regular(&self.path, Links::Followed).and_then(|file| {
             let length = file.metadata()?.len();
             Ok((file, length))
         });
@@ -130,6 +131,6 @@ impl ReplayableSource for FileSource {
 
     fn reader(&self) -> Arc<dyn RangeReader<Text>> {
         // A partition is the whole path; joined to an empty base it stays that.
-        Arc::new(TextRangeReader { base: PathBuf::new() })
+        Arc::new(TextRangeReader { base: PathBuf::new(), links: Links::Followed })
     }
 }

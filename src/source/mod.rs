@@ -14,6 +14,7 @@ mod lines;
 mod queue;
 mod ranges;
 mod receiver;
+mod regular;
 mod replayable;
 mod socket;
 

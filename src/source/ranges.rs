@@ -9,6 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::rdd::Emitter;
 use crate::record::Text;
 use crate::source::emit_lines;
+use crate::source::regular::{Links, open_regular};
 use crate::source::replayable::{RangeReader, SourceRange};
 
 /// The length that a range is cut to; also the longest line, beyond which it is handed on in pieces.
@@ -90,21 +91,22 @@ pub(super) fn stamp_of(metadata: &std::fs::Metadata) -> u64 {
 pub(super) struct TextRangeReader {
     /// The partition is a path below this.
     pub(super) base: PathBuf,
+    pub(super) links: Links,
 }
 
 impl RangeReader<Text> for TextRangeReader {
     fn read(&self, range: &SourceRange, out: &mut Emitter<'_, Text>) -> Result<u64> {
-        emit_lines(&Arc::new(read_planned(&self.base, range)?), 0, out)
+        emit_lines(&Arc::new(read_planned(&self.base, range, self.links)?), 0, out)
     }
 }
 
 /// The bytes of a planned range of a file below `base`.
-pub(super) fn read_planned(base: &Path, range: &SourceRange) -> Result<Vec<u8>> {
+pub(super) fn read_planned(base: &Path, range: &SourceRange, links: Links) -> Result<Vec<u8>> {
     if range.start == range.end {
         return Ok(Vec::new());
     }
     let path = base.join(&range.partition);
-    read_range(&path, range).map_err(|error| {
+    read_range(&path, range, links).map_err(|error| {
         let message = format!(
             "{} was planned from byte {} to {} and is needed to compute the batch (again): put it back as it was",
             path.display(),
@@ -115,8 +117,8 @@ pub(super) fn read_planned(base: &Path, range: &SourceRange) -> Result<Vec<u8>> 
     })
 }
 
-fn read_range(path: &Path, range: &SourceRange) -> std::io::Result<Vec<u8>> {
-    let file = File::open(path)?;
+fn read_range(path: &Path, range: &SourceRange, links: Links) -> std::io::Result<Vec<u8>> {
+    let file = open_regular(path, links)?;
     let metadata = file.metadata()?;
     if range.stamp != 0 && (metadata.len() != range.size || stamp_of(&metadata) != range.stamp) {
         return Err(std::io::Error::other("its size or modification time is another"));

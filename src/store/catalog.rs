@@ -20,6 +20,7 @@ use crate::format::records::{CatalogRecord, EpochRecord, JobRecord, Record};
 use crate::id::EpochId;
 use crate::store::disk::{open_options, read_small};
 use crate::store::fault::before_read;
+use crate::store::private::{make_below_private, private_tempdir};
 use crate::store::{Disk, StorePaths, numbered_entries};
 
 /// sled's segment: an epoch's database never grows beyond its first.
@@ -169,6 +170,8 @@ impl OpenEpoch {
         disk.step("create database", &dir)?;
         let db = open_sled(dir.clone())?;
         let db_path = dir.join("db");
+        // sled makes its files as it likes; until here the directory alone kept others away.
+        make_below_private(&dir)?;
         let db_file = open_options().read(true).write(true).open(&db_path);
         let db_file = db_file.map_err(|cause| Error::io(format!("open {}", db_path.display()), cause))?;
         let witness_path = dir.join("witness");
@@ -417,8 +420,7 @@ fn read_witness(path: &Path) -> Result<Option<u64>> {
 
 /// The raw parts of a database, read from a copy.
 fn read_frames(dir: &Path) -> Result<Vec<([u8; 10], Vec<u8>)>> {
-    let scratch = tempfile::Builder::new().prefix("millpond-").tempdir();
-    let scratch = scratch.map_err(|cause| Error::io("make a temporary directory", cause))?;
+    let scratch = private_tempdir("millpond-")?;
     if !copy_database(dir, scratch.path())? {
         return Ok(Vec::new());
     }

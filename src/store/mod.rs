@@ -21,6 +21,7 @@ mod fault;
 mod identity;
 pub(crate) mod log_scan;
 pub(crate) mod pins;
+mod private;
 pub(crate) mod quarantine;
 pub(crate) mod retry;
 #[cfg(feature = "tool")]
@@ -35,6 +36,9 @@ pub use fault::FaultPlan;
 #[cfg(feature = "testkit")]
 pub use fault::{DiskStep, FaultKind};
 pub(crate) use identity::{Identity, refuse_foreign_directory};
+#[cfg(any(feature = "tool", feature = "testkit"))]
+pub(crate) use private::private_tempdir;
+pub(crate) use private::private_tempfile;
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -92,13 +96,14 @@ impl Store {
     ///
     /// # Errors
     /// [`ErrorKind::Locked`] when another process has it, [`ErrorKind::Incompatible`] when the directory
-    /// is something else or the store another job's, [`ErrorKind::Corrupt`] when its identity is damaged.
+    /// is something else, has a symbolic link in it, or the store is another job's, [`ErrorKind::Corrupt`] when its identity is damaged.
     pub(crate) fn open(root: &Path, job: &str, disk: Disk) -> Result<Self> {
         let paths = StorePaths::new(root);
         #[cfg(any(test, feature = "testkit"))]
         disk.watch_reads(root);
         identity::refuse_foreign_directory(&paths)?;
         disk.create_dir(root)?;
+        private::make_private(&paths)?;
         let lock = take_lock(&paths.lock())?;
         for dir in [paths.epochs(), paths.log(), paths.state()] {
             disk.create_dir(&dir)?;
@@ -115,9 +120,10 @@ impl Store {
 /// The lock of a store that is there, for who changes it and is not its job.
 ///
 /// # Errors
-/// [`ErrorKind::Locked`] when the job runs.
+/// [`ErrorKind::Locked`] when the job runs, [`ErrorKind::Incompatible`] when a symbolic link is in the store.
 #[cfg(feature = "tool")]
 pub(crate) fn lock_existing(paths: &StorePaths) -> Result<Lock> {
+    private::make_private(paths)?;
     take_lock(&paths.lock())
 }
 

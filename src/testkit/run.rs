@@ -11,7 +11,7 @@ use crate::context::{RunningContext, StreamingContext};
 use crate::driver::{BatchCompleted, StopMode, StreamingListener, StreamingStarted, StreamingStopped};
 use crate::error::{Error, ErrorKind, Result};
 use crate::state::OperatorState;
-use crate::store::FaultPlan;
+use crate::store::{FaultPlan, private_tempdir};
 use crate::testkit::world::World;
 use crate::testkit::{CrashPlan, FaultKind, Input, Outcome, Setup, StoreSnapshot, TestContext};
 use crate::time::{Clock, ManualClock};
@@ -31,11 +31,9 @@ pub(super) struct Home {
 
 impl Home {
     pub(super) fn new() -> Result<Self> {
-        let made = tempfile::tempdir().and_then(|dir| {
-            std::fs::create_dir(dir.path().join("outside"))?;
-            Ok(dir)
-        });
-        let dir = made.map_err(|cause| Error::io("make a directory for a store", cause))?;
+        let dir = private_tempdir("millpond-")?;
+        let made = std::fs::create_dir(dir.path().join("outside"));
+        made.map_err(|cause| Error::io("make a directory for a store", cause))?;
         Ok(Home { dir, clock: ManualClock::at(0), world: World::default() })
     }
 

@@ -1,6 +1,7 @@
 //! A directory that is there whole or not at all: written aside, made durable, and put in its place.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -36,7 +37,12 @@ pub(super) fn replace_directory(
     disk.remove_dir_all(&aside)?;
     disk.remove_dir_all(&replaced)?;
     create(disk, &aside)?;
+    let place = |cause| Error::io(format!("set the permissions of {}", aside.display()), cause);
+    // What is not whole yet is nobody else's to read, nor to put links into.
+    let shown = fs::metadata(&aside).map_err(place)?.permissions();
+    fs::set_permissions(&aside, Permissions::from_mode(0o700)).map_err(place)?;
     fill(&aside)?;
+    fs::set_permissions(&aside, shown).map_err(place)?;
     disk.sync_dir(&aside)?;
     if target.exists() {
         disk.rename(target, &replaced)?;
@@ -52,6 +58,9 @@ fn refuse_foreign(target: &Path) -> Result<()> {
         let message = format!("{} {what}: it is left alone, save under another name", target.display());
         Err(Error::new(ErrorKind::Incompatible, message))
     };
+    if target.is_symlink() {
+        return foreign("is a symbolic link".to_owned());
+    }
     let listed = match fs::read_dir(target) {
         Ok(entries) => entries.collect::<Result<Vec<_>, _>>(),
         Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(()),

@@ -3,6 +3,7 @@ use std::io::Write;
 use std::os::unix::fs::FileExt;
 
 use crate::error::{Error, Result};
+use crate::store::private_tempfile;
 
 /// Bytes in a temporary file without a name: it is gone when it is dropped, and after a crash.
 pub(super) struct Spill {
@@ -14,7 +15,7 @@ pub(super) struct Spill {
 impl Spill {
     pub(super) fn write(bytes: &[u8]) -> Result<Self> {
         let write = || {
-            let mut file = tempfile::tempfile()?;
+            let mut file = private_tempfile()?;
             file.write_all(bytes)?;
             Ok(file)
         };
