@@ -78,6 +78,7 @@ mod schema;
 mod settle;
 mod state;
 mod summary;
+mod value_archive;
 mod value_json;
 mod verify;
 mod view;
@@ -98,6 +99,7 @@ pub use diff::{Change, DiffReport, KeyDiff, OperatorDiff, diff};
 pub use entries::{EntryReport, StateQuery, StateReport, state};
 pub use export::{ExportFormat, ExportQuery, ExportReport, export, export_file};
 pub use growth::{GrowthReport, SizeReport, growth};
+pub(crate) use key_text::{KeyShape, parse_key};
 pub use lineage::{LineageNodeReport, LineageReport, lineage};
 pub(crate) use open::{ReadStore, open};
 pub use pins::checkpoint_number;
@@ -109,6 +111,8 @@ pub use report::{
     Severity, StoreReport, VerifyReport, WalkedBack,
 };
 pub use summary::inspect;
+pub(crate) use value_archive::shortened;
+pub(crate) use value_json::ValueType;
 pub use verify::{verify, verify_deep};
 pub use why::{EntryPlace, KeyAtCheckpoint, KeyChange, WhyChange, WhyReport, why};
 pub use why_input::{MentionReport, WhyBatch, WhyBlock, WhyInput};
