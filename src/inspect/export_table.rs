@@ -42,7 +42,8 @@ impl Column {
 
 /// Text as it is, anything else as JSON; `None` where there is nothing.
 pub(super) fn cell_text(cell: Option<&Value>) -> Option<String> {
-    Some(cell?.as_str().map_or_else(|| cell.map(Value::to_string), |text| Some(text.to_owned()))?)
+    let cell = cell?;
+    Some(cell.as_str().map_or_else(|| cell.to_string(), str::to_owned))
 }
 
 /// The columns of keys and values of these types, `None` for types that are not known.
