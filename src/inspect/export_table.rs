@@ -12,11 +12,13 @@ pub(super) struct Column {
     is_key: bool,
     /// The way to the cell in the JSON of the key or value.
     path: Vec<String>,
+    #[cfg_attr(not(feature = "parquet"), allow(dead_code, reason = "CSV has no types"))]
     pub(super) cells: Cells,
 }
 
 /// What is in a column.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(not(feature = "parquet"), allow(dead_code, reason = "CSV has no types"))]
 pub(super) enum Cells {
     /// The number of bytes, 8 at most.
     Unsigned(usize),
