@@ -1,5 +1,7 @@
 //! The `millpond` command: looks into a store, and changes one by hand.
 
+#[path = "millpond/export.rs"]
+mod export;
 #[path = "millpond/maintain.rs"]
 mod maintain;
 #[path = "millpond/pages.rs"]
@@ -136,6 +138,8 @@ enum Verb {
         #[command(flatten)]
         asked: MaybeAsked,
     },
+    /// Writes all keys and values of one operator for other programs.
+    Export(export::Call),
     /// Makes a consistent, verified copy that a job can be started on. The store is not changed.
     Copy {
         #[command(flatten)]
@@ -307,6 +311,7 @@ fn look(verb: &Verb) -> Result<Output> {
             let checkpoint = numbered(target, checkpoint)?;
             run(target, |dir| inspect::copy(dir, to, checkpoint), |report| report.sound, pages::job::copy)
         }
+        Verb::Export(call) => export::run(call),
         Verb::Maintain(verb) => maintain::run(verb),
         Verb::Plan { target, asked: Asked { timeout, job } } => {
             let job = job_command(job, *timeout);

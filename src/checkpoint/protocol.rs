@@ -139,6 +139,11 @@ impl History {
     /// the batches after the target again.
     fn roll_back(&mut self, epoch: EpochId, rollback: RollbackRecord) {
         let RollbackRecord { target, target_batch, checkpoint, .. } = rollback;
+        let before = self.all_checkpoints().find(|known| known.checkpoint == target);
+        if before.is_some_and(|before| before.segments != checkpoint.segments) {
+            // Its state is another one: batches after it need not change what they changed before.
+            self.done.range_mut(target_batch + 1..).for_each(|(_, done)| done.changes.clear());
+        }
         let is_newer = |record: &CheckpointRecord| record.checkpoint > target || record.batch > target_batch;
         let dropped = self.checkpoints.extract_if(.., |(_, record)| is_newer(record));
         self.dropped.extend(dropped);

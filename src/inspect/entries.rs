@@ -167,7 +167,7 @@ fn read(store: &ReadStore, dir: &Path, operator: &str, query: &StateQuery) -> Re
 }
 
 /// The newest checkpoint that `check` has nothing to say against.
-fn newest_sound<'c>(
+pub(super) fn newest_sound<'c>(
     catalog: &Catalog,
     retained: &'c [Committed],
     mut check: impl FnMut(&CheckpointRecord) -> Result<()>,

@@ -12,7 +12,7 @@ const DEPTH_MAX: usize = 16;
 
 /// A known encoding of keys.
 #[derive(Debug, PartialEq)]
-pub(super) enum KeyShape {
+pub(crate) enum KeyShape {
     Utf8,
     Bytes,
     /// The number of bytes.
@@ -27,7 +27,7 @@ pub(super) enum KeyShape {
 
 impl KeyShape {
     /// `None` for the name of an encoding that is a job's own.
-    pub(super) fn of(key_type: &str) -> Option<Self> {
+    pub(crate) fn of(key_type: &str) -> Option<Self> {
         Self::parse(key_type, DEPTH_MAX)
     }
 
@@ -62,7 +62,7 @@ impl KeyShape {
     }
 
     /// The key as JSON; `None` when the bytes are no key of this encoding.
-    pub(super) fn decode(&self, bytes: &[u8]) -> Option<Value> {
+    pub(crate) fn decode(&self, bytes: &[u8]) -> Option<Value> {
         Some(match self {
             KeyShape::Utf8 => Value::String(std::str::from_utf8(bytes).ok()?.to_owned()),
             KeyShape::Bytes => bytes_json(bytes),
@@ -94,7 +94,7 @@ impl KeyShape {
     }
 
     /// The bytes of the key that [`decode`](Self::decode) shows as `value`.
-    fn encode(&self, value: &Value, out: &mut Vec<u8>) -> Option<()> {
+    pub(crate) fn encode(&self, value: &Value, out: &mut Vec<u8>) -> Option<()> {
         match (self, value) {
             (KeyShape::Utf8 | KeyShape::Bytes, Value::String(text)) => out.extend_from_slice(text.as_bytes()),
             (KeyShape::Bytes, Value::Object(object)) => out.extend(unhex(object.get("hex")?.as_str()?)?),
@@ -141,7 +141,7 @@ impl KeyShape {
 ///
 /// # Errors
 /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) when it is no key of `key_type`.
-pub(super) fn parse_key(key_type: &str, text: &str) -> Result<Vec<u8>> {
+pub(crate) fn parse_key(key_type: &str, text: &str) -> Result<Vec<u8>> {
     if let Some(bytes) = text.strip_prefix("0x").and_then(unhex) {
         return Ok(bytes);
     }

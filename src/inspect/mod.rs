@@ -22,6 +22,7 @@
 //! | `growth DIR` | [`GrowthReport`] | the catalog and every retained checkpoint |
 //! | `state DIR OPERATOR [--key K] [--prefix P] [--limit N] [--at ID]` | [`StateReport`] | the checkpoint; a damaged one is an error |
 //! | `diff DIR A B [--operator NAME] [--limit N]` | [`DiffReport`] | both checkpoints; a damaged one is an error |
+//! | `export DIR OPERATOR --format F --to FILE [--prefix P] [--at ID]` | [`ExportReport`] | the checkpoint; a damaged one is an error |
 //! | `why DIR OPERATOR KEY [--limit N] [-- JOB ARGS]` | [`WhyReport`] | the catalog, every retained checkpoint, and needed blocks that were read |
 //! | `copy DIR TO [--checkpoint ID]` | [`CopyReport`] | the copy; a damaged one is removed, and an error |
 //! | `plan DIR [--timeout S] -- JOB ARGS` | [`PlanReport`] | whether the job would start |
@@ -57,6 +58,12 @@ mod copy;
 mod deep;
 mod diff;
 mod entries;
+mod export;
+mod export_csv;
+mod export_json;
+#[cfg(feature = "parquet")]
+mod export_parquet;
+mod export_table;
 mod growth;
 mod key_text;
 #[cfg(test)]
@@ -73,6 +80,7 @@ mod schema;
 mod settle;
 mod state;
 mod summary;
+mod value_archive;
 mod value_json;
 mod verify;
 mod view;
@@ -91,7 +99,9 @@ pub use checkpoints::checkpoints;
 pub use copy::{CopyReport, copy};
 pub use diff::{Change, DiffReport, KeyDiff, OperatorDiff, diff};
 pub use entries::{EntryReport, StateQuery, StateReport, state};
+pub use export::{ExportFormat, ExportQuery, ExportReport, export, export_file};
 pub use growth::{GrowthReport, SizeReport, growth};
+pub(crate) use key_text::{KeyShape, parse_key};
 pub use lineage::{LineageNodeReport, LineageReport, lineage};
 pub(crate) use open::{ReadStore, open};
 pub use pins::checkpoint_number;
@@ -103,6 +113,8 @@ pub use report::{
     Severity, StoreReport, VerifyReport, WalkedBack,
 };
 pub use summary::inspect;
+pub(crate) use value_archive::shortened;
+pub(crate) use value_json::ValueType;
 pub use verify::{verify, verify_deep};
 pub use why::{EntryPlace, KeyAtCheckpoint, KeyChange, WhyChange, WhyReport, why};
 pub use why_input::{MentionReport, WhyBatch, WhyBlock, WhyInput};

@@ -68,6 +68,37 @@ impl Type {
         Type { kind, size, align }
     }
 
+    /// Whether a value of it may be shown as null.
+    pub(super) fn is_nullable(&self) -> bool {
+        match &self.kind {
+            Kind::Unit | Kind::Option(_) => true,
+            Kind::Boxed(inner) | Kind::Nested(inner) => inner.is_nullable(),
+            // A single field without a name stands for itself.
+            Kind::Struct(fields) => {
+                matches!(&fields[..], [only] if only.name == "0" && only.r#type.is_nullable())
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether any part of it can be read by its own program only.
+    pub(super) fn has_opaque(&self) -> bool {
+        let any = |fields: &[Field]| fields.iter().any(|field| field.r#type.has_opaque());
+        match &self.kind {
+            Kind::Opaque => true,
+            Kind::List(inner) | Kind::Array(inner, _) | Kind::Option(inner) | Kind::Boxed(inner) => {
+                inner.has_opaque()
+            }
+            Kind::Set(inner) | Kind::Nested(inner) => inner.has_opaque(),
+            Kind::Map(key, value) => key.has_opaque() || value.has_opaque(),
+            Kind::Tuple(fields) | Kind::Struct(fields) => any(fields),
+            Kind::Enum(variants) | Kind::Result(variants) => {
+                variants.iter().any(|variant| any(&variant.fields))
+            }
+            _ => false,
+        }
+    }
+
     /// The bytes of the tag of an enum with so many variants.
     pub(super) fn tag_bytes(variants: usize) -> usize {
         match variants {

@@ -13,16 +13,16 @@ use crate::inspect::view::hex;
 const DEPTH_MAX: usize = 128;
 
 /// Entries of a node of an archived map.
-const MAP_NODE_ENTRIES: usize = 5;
+pub(super) const MAP_NODE_ENTRIES: usize = 5;
 
 /// What the values of an operator are.
 #[derive(Debug)]
-pub(super) struct ValueType {
-    layout: Layout,
+pub(crate) struct ValueType {
+    pub(super) layout: Layout,
 }
 
 #[derive(Debug)]
-enum Layout {
+pub(super) enum Layout {
     Archive(Type),
     WithTimers(Type),
     /// Records one after the other.
@@ -34,7 +34,7 @@ enum Layout {
 
 impl ValueType {
     /// `None` for types that cannot be shown.
-    pub(super) fn of(value_type: &str, schema: &str) -> Option<Self> {
+    pub(crate) fn of(value_type: &str, schema: &str) -> Option<Self> {
         let generic = |name: &str| schema.strip_prefix(name)?.strip_prefix('<')?.strip_suffix('>');
         let layout = if schema == "position" {
             Layout::Position
@@ -52,7 +52,7 @@ impl ValueType {
     }
 
     /// `None` when the bytes are no value of this type.
-    pub(super) fn decode(&self, bytes: &[u8]) -> Option<Value> {
+    pub(crate) fn decode(&self, bytes: &[u8]) -> Option<Value> {
         match &self.layout {
             Layout::Archive(root) => archive_json(root, bytes),
             Layout::WithTimers(root) => with_timers_json(root, bytes),
@@ -349,20 +349,20 @@ impl<'t> Archive<'_, 't> {
     }
 }
 
-const UNIT: Type = Type { kind: Kind::Unit, size: 0, align: 1 };
+pub(super) const UNIT: Type = Type { kind: Kind::Unit, size: 0, align: 1 };
 
 /// Where a node of an archived map has what.
-struct MapNode {
-    key_size: usize,
-    value_size: usize,
-    keys: usize,
-    values: usize,
+pub(super) struct MapNode {
+    pub(super) key_size: usize,
+    pub(super) value_size: usize,
+    pub(super) keys: usize,
+    pub(super) values: usize,
     /// The number of entries of a leaf, the pointers of an inner node.
-    rest: usize,
+    pub(super) rest: usize,
 }
 
 impl MapNode {
-    fn of(key: &Type, value: &Type) -> Self {
+    pub(super) fn of(key: &Type, value: &Type) -> Self {
         let keys = 1_usize.next_multiple_of(key.align);
         let values = (keys + MAP_NODE_ENTRIES * key.size).next_multiple_of(value.align);
         let align = key.align.max(value.align);

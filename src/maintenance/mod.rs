@@ -15,6 +15,8 @@
 //! # Ok::<(), millpond::Error>(())
 //! ```
 
+mod change;
+mod edit;
 mod open;
 mod pin;
 mod prune;
@@ -25,6 +27,7 @@ use std::path::{Path, PathBuf};
 
 use crate::store::Disk;
 
+pub use edit::{EditReport, ImportReport};
 pub use pin::{PinReport, UnpinReport};
 pub use prune::{PruneReport, Removal};
 pub use repair::RepairReport;

@@ -51,7 +51,7 @@ pub struct BatchSpan {
 }
 
 impl BatchSpan {
-    fn of(batches: &Range<u64>) -> Option<Self> {
+    pub(super) fn of(batches: &Range<u64>) -> Option<Self> {
         (!batches.is_empty()).then(|| BatchSpan { from: batches.start, to: batches.end - 1 })
     }
 }
@@ -104,7 +104,7 @@ impl Maintenance {
 }
 
 /// Whether every received block that a batch reads is there. Only its job can tell that of files.
-fn can_replay(store: &Opened, plan: &PlanRecord) -> Result<bool> {
+pub(super) fn can_replay(store: &Opened, plan: &PlanRecord) -> Result<bool> {
     for block in plan.inputs.iter().flat_map(|input| &input.blocks) {
         match read_block(&store.paths, block) {
             Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(false),

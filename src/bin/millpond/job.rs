@@ -1,6 +1,6 @@
 //! The job as a whole.
 
-use millpond::inspect::{CopyReport, LineageReport};
+use millpond::inspect::{CopyReport, ExportReport, LineageReport};
 
 use super::{add, align_right, bytes, counted, facts, findings, row, shown, table, utc};
 
@@ -53,5 +53,19 @@ pub(crate) fn copy(report: &CopyReport) -> String {
     row(&mut facts, "health", "sound: every byte of the copy was read back");
     add(&mut page, &facts);
     findings(&mut page, &report.findings);
+    page
+}
+
+/// State that was exported to a file.
+pub(crate) fn export(report: &ExportReport) -> String {
+    let mut page = String::new();
+    let mut facts = facts();
+    row(&mut facts, "job", &shown(&report.job, 80));
+    row(&mut facts, "store", &report.directory);
+    row(&mut facts, "state", &shown(&report.operator, 80));
+    row(&mut facts, "checkpoint", &format!("{}, after batch {}", report.checkpoint, report.batch));
+    row(&mut facts, "exported", &format!("{} of {} keys", report.exported, report.keys));
+    row(&mut facts, "file", report.file.as_deref().unwrap_or("-"));
+    add(&mut page, &facts);
     page
 }

@@ -1,8 +1,10 @@
 //! The verbs that write.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
-use millpond::Result;
 use millpond::maintenance::Maintenance;
+use millpond::{Error, ErrorKind, Result};
 use serde::Serialize;
 
 use super::{Output, Target, json, pages};
@@ -44,6 +46,31 @@ pub(crate) enum Verb {
         #[arg(long, value_name = "N")]
         keep: Option<usize>,
     },
+    /// Gives a key of an operator another value, or removes it.
+    Edit {
+        #[command(flatten)]
+        change: Change,
+        /// The name of the operator, as `checkpoint` shows it.
+        operator: String,
+        /// The key: `0x` and hex digits, or as it is shown.
+        #[arg(long, value_name = "KEY")]
+        key: String,
+        /// The value, as JSON like `state` shows it.
+        #[arg(long, value_name = "JSON", required_unless_present = "delete", conflicts_with = "delete")]
+        set: Option<String>,
+        /// Remove the key.
+        #[arg(long)]
+        delete: bool,
+    },
+    /// Gives an operator the keys and values of a file: lines of JSON, as `export` writes them. Other keys stay.
+    Import {
+        #[command(flatten)]
+        change: Change,
+        /// The name of the operator, as `checkpoint` shows it.
+        operator: String,
+        /// The file.
+        file: PathBuf,
+    },
     /// Makes a damaged store startable: keeps what is sound, puts aside what is not, and says what is lost.
     Repair {
         #[command(flatten)]
@@ -73,9 +100,23 @@ pub(crate) fn run(verb: &Verb) -> Result<Output> {
         Verb::Rollback { change, checkpoint, lose_batches } => {
             change.report(|store| store.rollback(checkpoint, *lose_batches), page::rollback)
         }
+        Verb::Edit { change, operator, key, set, .. } => {
+            let value = set.as_ref().map(|text| json_of(text)).transpose()?;
+            change.report(|store| store.edit(operator, key, value.as_ref()), page::edit)
+        }
+        Verb::Import { change, operator, file } => {
+            change.report(|store| store.import(operator, file), page::import)
+        }
         Verb::Repair { change, job } => change.report(|store| store.repair(job.as_deref()), page::repair),
         Verb::Prune { change, keep } => change.report(|store| store.prune(*keep), page::prune),
     }
+}
+
+fn json_of(text: &str) -> Result<serde_json::Value> {
+    serde_json::from_str(text).map_err(|cause| {
+        let message = format!("`{text}` is no JSON ({cause}): texts take quotes, as in \"text\"");
+        Error::new(ErrorKind::InvalidConfig, message)
+    })
 }
 
 impl Change {

@@ -1,6 +1,8 @@
 //! What the verbs that write did, or would do.
 
-use millpond::maintenance::{BatchSpan, PinReport, PruneReport, RepairReport, RollbackReport, UnpinReport};
+use millpond::maintenance::{
+    BatchSpan, EditReport, ImportReport, PinReport, PruneReport, RepairReport, RollbackReport, UnpinReport,
+};
 
 use super::{add, align_right, bytes, counted, facts, row, shown, table, utc};
 
@@ -107,4 +109,67 @@ pub(crate) fn repair(report: &RepairReport) -> String {
         lines.iter().for_each(|line| row(&mut facts, what, &shown(line, 200)));
     }
     page_of(&facts)
+}
+
+/// A key whose value was changed.
+pub(crate) fn edit(report: &EditReport) -> String {
+    let mut facts = facts();
+    row(&mut facts, "job", &shown(&report.job, 80));
+    row(&mut facts, "store", &report.directory);
+    row(&mut facts, "state", &shown(&report.operator, 80));
+    let key = report.key.as_ref().map_or(format!("0x{}", report.key_hex), ToString::to_string);
+    row(&mut facts, "key", &shown(&key, 100));
+    let value = |value: &Option<serde_json::Value>, none: &str| {
+        value.as_ref().map_or(none.to_owned(), |value| shown(&value.to_string(), 200))
+    };
+    row(&mut facts, "before", &value(&report.before, "not there"));
+    row(&mut facts, "after", &value(&report.after, "removed"));
+    successor(
+        &mut facts,
+        (report.checkpoint, report.batch),
+        report.becomes,
+        report.replay,
+        report.replayed_done,
+    );
+    page_of(&facts)
+}
+
+/// Keys and values that were read from a file.
+pub(crate) fn import(report: &ImportReport) -> String {
+    let mut facts = facts();
+    row(&mut facts, "job", &shown(&report.job, 80));
+    row(&mut facts, "store", &report.directory);
+    row(&mut facts, "state", &shown(&report.operator, 80));
+    row(&mut facts, "file", &format!("{}, {}", report.file, counted(report.lines, "line", "lines")));
+    let ImportReport { added, changed, unchanged, keys, .. } = report;
+    let counts = format!("{added} added, {changed} changed, {unchanged} as they are: {keys} in all");
+    row(&mut facts, "keys", &counts);
+    successor(
+        &mut facts,
+        (report.checkpoint, report.batch),
+        report.becomes,
+        report.replay,
+        report.replayed_done,
+    );
+    page_of(&facts)
+}
+
+/// The checkpoint with a change, and what a restart makes of it.
+fn successor(
+    facts: &mut comfy_table::Table,
+    (checkpoint, batch): (u64, u64),
+    becomes: Option<u64>,
+    replay: Option<BatchSpan>,
+    done: u64,
+) {
+    row(facts, "in", &format!("checkpoint {checkpoint}, after batch {batch}, which stays"));
+    let Some(becomes) = becomes else { return row(facts, "becomes", "nothing: it is so already") };
+    row(facts, "becomes", &format!("checkpoint {becomes}"));
+    let replay = replay.map_or("computes no batch again".to_owned(), |span| {
+        format!(
+            "computes batches {} again on top, {done} of them done: what they emitted stays as it was",
+            shown_span(span)
+        )
+    });
+    row(facts, "a restart", &replay);
 }
