@@ -195,14 +195,15 @@ impl KeyGroup {
         }
     }
 
-    /// The size that the policy decides on, with the delta that is due.
-    pub(crate) fn size_with_delta(&self, delta_bytes: u64) -> GroupSize {
+    /// The size that the policy decides on, with the delta that is due in `segment`.
+    pub(crate) fn size_with_delta(&self, delta_bytes: u64, segment: u64) -> GroupSize {
         let chain_bytes: u64 = self.chain.iter().map(|(_, bytes)| bytes).sum();
         let parts = self.chain.len() + usize::from(delta_bytes > 0);
         GroupSize {
             chain_parts: parts,
             chain_bytes: chain_bytes + delta_bytes,
             live_bytes: self.live().bytes,
+            age: self.segments().min().map_or(0, |oldest| segment.saturating_sub(oldest)),
         }
     }
 

@@ -193,7 +193,7 @@ impl OperatorState {
         let sizes: Vec<_> = deltas
             .iter()
             .enumerate()
-            .map(|(group, delta)| self.group(group).size_with_delta(bytes_of(delta)))
+            .map(|(group, delta)| self.group(group).size_with_delta(bytes_of(delta), segment))
             .collect();
         let rewritten = groups_to_rewrite(&sizes, deltas.iter().map(bytes_of).sum());
         let bases = executor.run_stage(&stage, rewritten.len(), |_, at| {

@@ -10,6 +10,13 @@ const WASTE_FACTOR: u64 = 2;
 /// ... or when it is this many parts long, each a lookup after a restart.
 const CHAIN_PARTS_MAX: usize = 32;
 
+/// A small group is worth rewriting when its chain begins this many segments back: a segment stays as long as any group
+/// needs a part of it, be it only the word that the group is empty.
+const AGE_MAX: u64 = 8;
+
+/// What counts as small: all groups of an operator together then take 1 MiB in as many checkpoints.
+const SMALL_BYTES: u64 = 4 << 10;
+
 /// Bases may always take this much of a checkpoint, so that small state stays compact.
 const BASE_BYTES_MIN: u64 = 1 << 20;
 
@@ -19,16 +26,25 @@ pub(crate) struct GroupSize {
     pub(crate) chain_parts: usize,
     pub(crate) chain_bytes: u64,
     pub(crate) live_bytes: u64,
+    /// How many segments back its chain begins.
+    pub(crate) age: u64,
+}
+
+impl GroupSize {
+    fn is_wasteful(&self) -> bool {
+        let is_long = self.chain_parts > CHAIN_PARTS_MAX;
+        self.chain_parts > 1 && (is_long || self.chain_bytes > WASTE_FACTOR * self.live_bytes)
+    }
+
+    fn keeps_a_segment(&self) -> bool {
+        self.chain_parts > 0 && self.age > AGE_MAX && self.live_bytes <= SMALL_BYTES
+    }
 }
 
 /// Which of `groups` to rewrite as bases when their deltas take `delta_bytes`.
 pub(crate) fn groups_to_rewrite(groups: &[GroupSize], delta_bytes: u64) -> Vec<usize> {
     let mut worth: Vec<usize> = (0..groups.len())
-        .filter(|&group| {
-            let size = groups[group];
-            size.chain_parts > 1
-                && (size.chain_bytes > WASTE_FACTOR * size.live_bytes || size.chain_parts > CHAIN_PARTS_MAX)
-        })
+        .filter(|&group| groups[group].is_wasteful() || groups[group].keeps_a_segment())
         .collect();
     worth.sort_by_key(|&group| {
         let size = groups[group];
@@ -52,7 +68,7 @@ mod tests {
     use super::*;
 
     fn size(chain_parts: usize, chain_bytes: u64, live_bytes: u64) -> GroupSize {
-        GroupSize { chain_parts, chain_bytes, live_bytes }
+        GroupSize { chain_parts, chain_bytes, live_bytes, age: 1 }
     }
 
     #[test]
@@ -74,5 +90,14 @@ mod tests {
     fn a_group_that_is_over_every_budget_is_rewritten_when_it_is_the_worst() {
         let groups = [size(9, 90 << 20, 10 << 20), size(40, 70 << 20, 10 << 20), size(3, 900, 100)];
         assert_eq!(groups_to_rewrite(&groups, 1 << 20), [0]);
+    }
+
+    #[test]
+    fn a_small_group_does_not_keep_an_old_segment() {
+        let aged = |size: GroupSize, age| GroupSize { age, ..size };
+        let (empty, small, large) = (size(1, 40, 0), size(1, 4_000, 4_000), size(1, 5_000, 5_000));
+        let groups =
+            [aged(empty, 8), aged(empty, 9), aged(small, 9), aged(large, 90), aged(size(0, 0, 0), 9)];
+        assert_eq!(groups_to_rewrite(&groups, 0), [1, 2]);
     }
 }
