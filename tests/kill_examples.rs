@@ -142,7 +142,7 @@ fn the_examples_come_to_the_right_result_whenever_they_are_killed() {
                         storm.finish();
                     }
                 }
-                if kills % KILLS != 0 {
+                if !kills.is_multiple_of(KILLS) {
                     storm.finish();
                 }
                 let [by_time, by_call, ended] = storm.kills;

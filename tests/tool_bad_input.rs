@@ -405,7 +405,10 @@ fn a_missing_file_is_no_more_than_damage() {
     for (name, codes) in &verified {
         let harmless = name.ends_with("lock") || name.contains("snap.") || name.contains("blobs");
         let expected = if harmless { 0 } else { 1 };
-        assert!(codes.iter().all(|code| *code == expected), "{name}: {codes:?}");
+        // The epoch after it may stand in for the witness of one that was finished.
+        let stands_in =
+            name.ends_with("/witness") && name.contains("epochs/") && codes.iter().all(|code| *code == 0);
+        assert!(stands_in || codes.iter().all(|code| *code == expected), "{name}: {codes:?}");
     }
 }
 

@@ -282,19 +282,9 @@ fn look(verb: &Verb) -> Result<Output> {
         }
         Verb::Growth(target) => run(target, inspect::growth, |report| report.sound, pages::state::growth),
         Verb::State { target, operator, query } => {
-            let Query { key, prefix, limit, at } = query;
-            let query = StateQuery {
-                key: key.clone(),
-                prefix: prefix.clone(),
-                limit: *limit,
-                at: numbered(target, at)?,
-            };
-            run(
-                target,
-                |dir| inspect::state(dir, operator, &query),
-                |report| report.sound,
-                pages::state::state,
-            )
+            let query = query.of(target)?;
+            let read = |dir: &Path| inspect::state(dir, operator, &query);
+            run(target, read, |report| report.sound, pages::state::state)
         }
         Verb::Diff { target, from, to, operator, limit } => {
             let [from, to] = [from, to].map(|name| inspect::checkpoint_number(&target.dir, name));
@@ -324,6 +314,14 @@ fn look(verb: &Verb) -> Result<Output> {
             sound(bytes)
         }
         Verb::Man { verb } => man(verb.as_deref()),
+    }
+}
+
+impl Query {
+    fn of(&self, target: &Target) -> Result<StateQuery> {
+        let Query { key, prefix, limit, at } = self;
+        let (key, prefix, at) = (key.clone(), prefix.clone(), numbered(target, at)?);
+        Ok(StateQuery { key, prefix, limit: *limit, at })
     }
 }
 

@@ -7,6 +7,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::records::EpochRecord;
 
 /// Bits of which this build knows what they mean although it need not; none so far.
+#[cfg(feature = "tool")]
 const KNOWN_COMPATIBLE: u64 = 0;
 
 /// Bits without which a store cannot be read; none so far.

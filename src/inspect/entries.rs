@@ -116,21 +116,7 @@ fn read(store: &ReadStore, dir: &Path, operator: &str, query: &StateQuery) -> Re
     let operator = find_operator(checkpoint, operator)?;
     let wanted = Wanted::of(operator, query)?;
     let chains = segments.chains(checkpoint, &operator.name);
-    let mut kept: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
-    let mut matched = 0;
-    for chain in
-        chains.iter().enumerate().filter(|(group, _)| wanted.may_be_in(*group)).map(|(_, chain)| chain)
-    {
-        for (key, value) in live_entries(chain)? {
-            if wanted.has(&key) {
-                matched += 1;
-                kept.insert(key, value);
-                if kept.len() > query.limit {
-                    kept.pop_last();
-                }
-            }
-        }
-    }
+    let (matched, kept) = wanted.collect(&chains, query.limit)?;
     if let (Some(key), 0) = (&query.key, matched) {
         let message =
             format!("there is no key `{key}` in `{}` at checkpoint {}", operator.name, checkpoint.checkpoint);
@@ -217,6 +203,9 @@ pub(super) fn live_entries(chain: &[GroupSource]) -> Result<BTreeMap<Vec<u8>, Ve
     Ok(entries)
 }
 
+/// Values by their keys, in bytes.
+type Entries = BTreeMap<Vec<u8>, Vec<u8>>;
+
 /// What was asked for, as bytes.
 struct Wanted {
     key: Option<Vec<u8>>,
@@ -229,6 +218,21 @@ impl Wanted {
         let prefix =
             query.prefix.as_ref().map(|prefix| parse_prefix(&operator.key_type, prefix)).transpose()?;
         Ok(Wanted { key, prefix: prefix.unwrap_or_default() })
+    }
+
+    /// How many entries of an operator's key groups are wanted, and the `limit` of these with the smallest keys.
+    fn collect(&self, chains: &[Vec<GroupSource>], limit: usize) -> Result<(u64, Entries)> {
+        let (mut matched, mut kept) = (0, Entries::new());
+        for (_, chain) in chains.iter().enumerate().filter(|(group, _)| self.may_be_in(*group)) {
+            for (key, value) in live_entries(chain)?.into_iter().filter(|(key, _)| self.has(key)) {
+                matched += 1;
+                kept.insert(key, value);
+                if kept.len() > limit {
+                    kept.pop_last();
+                }
+            }
+        }
+        Ok((matched, kept))
     }
 
     fn may_be_in(&self, group: usize) -> bool {

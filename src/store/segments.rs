@@ -289,6 +289,7 @@ impl Segment {
     }
 
     /// The schema of the values of `operator` in this segment, `None` when it has none of it.
+    #[cfg(feature = "tool")]
     pub(crate) fn schema_of(&self, operator: &str) -> Option<&Arc<str>> {
         self.operators.get(operator).map(|operator| &operator.schema)
     }

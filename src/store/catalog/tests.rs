@@ -1,0 +1,163 @@
+//! Tests of the catalog.
+
+use super::*;
+use crate::format::records::DoneRecord;
+
+fn done(batch: u64) -> DoneRecord {
+    DoneRecord {
+        batch,
+        records: 1,
+        bytes: 2,
+        processing_us: 3,
+        outputs: vec!["x".repeat(300)],
+        changes: vec![],
+    }
+}
+
+fn start() -> EpochStart {
+    let features = Features::default();
+    EpochStart { store: [7; 16], epoch: EpochId(1), continues_after: 0, first_seq: 1, features, job: None }
+}
+
+fn begin(paths: &StorePaths) -> Catalog {
+    Catalog::begin(Disk::default(), paths.clone(), start()).unwrap()
+}
+
+fn batches(contents: &EpochContents) -> Vec<u64> {
+    let done = contents.records.iter().filter_map(|(_, record)| match record {
+        CatalogRecord::Done(done) => Some(done.batch),
+        _ => None,
+    });
+    done.collect()
+}
+
+#[test]
+fn unknown_features_refuse_an_epoch() {
+    let dir = tempfile::tempdir().unwrap();
+    let paths = StorePaths::new(dir.path());
+    std::fs::create_dir(paths.epochs()).unwrap();
+    let features = Features { compatible: 6, incompatible: 0 };
+    let mut catalog =
+        Catalog::begin(Disk::default(), paths.clone(), EpochStart { features, ..start() }).unwrap();
+    catalog.rotate().unwrap();
+    for epoch in [1, 2].map(EpochId) {
+        let contents = read_epoch(&paths, [7; 16], epoch).unwrap();
+        let CatalogRecord::Epoch(first) = &contents.records[0].1 else { panic!("{contents:?}") };
+        assert_eq!((first.compatible, first.incompatible), (6, 0));
+    }
+    let features = Features { compatible: 0, incompatible: 4 };
+    let unknown = EpochStart { epoch: EpochId(3), features, ..start() };
+    drop(Catalog::begin(Disk::default(), paths.clone(), unknown).unwrap());
+    let refused = read_epoch(&paths, [7; 16], EpochId(3)).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Incompatible);
+    assert!(refused.chain().contains("unsupported features 0x4"), "{}", refused.chain());
+}
+
+#[test]
+fn records_are_read_back_while_the_catalog_is_open_and_epochs_never_outgrow_a_segment() {
+    let dir = tempfile::tempdir().unwrap();
+    let paths = StorePaths::new(dir.path());
+    let mut catalog = begin(&paths);
+    for batch in 1..=1_500 {
+        catalog.append(&done(batch)).unwrap();
+    }
+    let epochs = list_epochs(&paths).unwrap();
+    assert!(epochs.len() > 1, "1,500 records fit one epoch");
+    let mut read = Vec::new();
+    for epoch in &epochs {
+        let contents = read_epoch(&paths, [7; 16], *epoch).unwrap();
+        assert_eq!(contents.damage, Vec::<String>::new());
+        assert_eq!(contents.witness, contents.last_seq());
+        read.extend(batches(&contents));
+        let length = std::fs::metadata(epoch_dir(&paths, *epoch).join("db")).unwrap().len();
+        assert!(length <= SEGMENT_BYTES as u64, "{epoch} is {length} bytes");
+    }
+    assert_eq!(read, (1..=1_500).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_longest_record_fits_a_fresh_epoch() {
+    let dir = tempfile::tempdir().unwrap();
+    let paths = StorePaths::new(dir.path());
+    let mut catalog = begin(&paths);
+    let mut long = done(1);
+    long.outputs = vec!["y".repeat(RECORD_BYTES_MAX - 1_000)];
+    for batch in 1..=4 {
+        long.batch = batch;
+        catalog.append(&long).unwrap();
+    }
+    long.outputs = vec!["y".repeat(RECORD_BYTES_MAX)];
+    assert_eq!(catalog.append(&long).unwrap_err().kind(), ErrorKind::InvalidGraph);
+    let read: Vec<u64> = list_epochs(&paths)
+        .unwrap()
+        .iter()
+        .flat_map(|epoch| batches(&read_epoch(&paths, [7; 16], *epoch).unwrap()))
+        .collect();
+    assert_eq!(read, [1, 2, 3, 4]);
+}
+
+#[test]
+fn a_lost_tail_is_noticed_by_the_witness() {
+    let dir = tempfile::tempdir().unwrap();
+    let paths = StorePaths::new(dir.path());
+    let mut catalog = begin(&paths);
+    for batch in 1..=20 {
+        catalog.append(&done(batch)).unwrap();
+    }
+    drop(catalog);
+    let db = epoch_dir(&paths, EpochId(1)).join("db");
+    let file = open_options().write(true).open(&db).unwrap();
+    file.set_len(4_000).unwrap();
+    for entry in std::fs::read_dir(epoch_dir(&paths, EpochId(1))).unwrap() {
+        let path = entry.unwrap().path();
+        if path.file_name().unwrap().to_string_lossy().starts_with("snap.") {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+    let contents = read_epoch(&paths, [7; 16], EpochId(1)).unwrap();
+    assert!(batches(&contents).len() < 20);
+    assert!(!contents.damage.is_empty());
+}
+
+#[test]
+fn a_missing_witness_is_damage_only_where_no_newer_epoch_stands_in_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let paths = StorePaths::new(dir.path());
+    let mut catalog = begin(&paths);
+    catalog.append(&done(1)).unwrap();
+    catalog.rotate().unwrap();
+    catalog.append(&done(2)).unwrap();
+    let epochs = [EpochId(1), EpochId(2)];
+    epochs.iter().for_each(|epoch| {
+        std::fs::remove_file(epoch_dir(&paths, *epoch).join("witness")).unwrap();
+    });
+    let mut contents = epochs.map(|epoch| read_epoch(&paths, [7; 16], epoch).unwrap());
+    note_missing_witnesses(&mut contents);
+    assert_eq!(contents.each_ref().map(|contents| contents.damage.len()), [0, 1]);
+    // The first epoch has lost its last record, which the second one continues after.
+    contents[0].records.pop();
+    contents[0].without_witness = Some("missing".into());
+    note_missing_witnesses(&mut contents);
+    assert_eq!(contents[0].damage.len(), 1);
+}
+
+#[test]
+fn a_database_is_never_removed_before_its_witness() {
+    let dir = tempfile::tempdir().unwrap();
+    let paths = StorePaths::new(dir.path());
+    drop(begin(&paths));
+    // Steps: the witness is removed, its directory synced, and then the rest, which does not happen.
+    let disk = Disk::with_faults(Some(crate::store::FaultPlan::crash_at(3)));
+    remove_epoch(&disk, &paths, EpochId(1)).unwrap_err();
+    assert!(!epoch_dir(&paths, EpochId(1)).join("witness").exists());
+    assert!(epoch_dir(&paths, EpochId(1)).join("db").exists());
+}
+
+#[test]
+fn an_epoch_of_another_store_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let paths = StorePaths::new(dir.path());
+    drop(begin(&paths));
+    let error = read_epoch(&paths, [8; 16], EpochId(1)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Incompatible);
+}
