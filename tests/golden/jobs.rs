@@ -202,7 +202,7 @@ fn structs(context: &StreamingContext, _: &Path) -> Feed {
             _ => Payment::Failed(if n % 8 == 3 { Ok(()) } else { Err([n as u8; 3]) }),
         },
         took: Duration::from_millis(n * 1_500),
-        note: (n % 3 == 0).then(|| Box::new(Note(format!("note {n}")))),
+        note: n.is_multiple_of(3).then(|| Box::new(Note(format!("note {n}")))),
     };
     Box::new(move |batch| {
         queue.push([batch, batch + 1]).unwrap();
@@ -295,7 +295,10 @@ fn life(context: &StreamingContext, root: &Path) -> Feed {
     let _ = weighed.update_state_by_key("totals", |new, total: Option<u64>| {
         Some(total.unwrap_or(0) + new.iter().sum::<u64>()).filter(|total| total % 3 > 0)
     });
-    words.window("recent", seconds(3), seconds(1)).count().for_each_rdd(|rdd, _| Ok(drop(rdd.collect()?)));
+    words.window("recent", seconds(3), seconds(1)).count().for_each_rdd(|rdd, _| {
+        rdd.collect()?;
+        Ok(())
+    });
     let _ = words.reduce_by_key_and_window_with_inverse(
         "window",
         seconds(3),
@@ -353,6 +356,7 @@ fn say(listener: &TcpListener, log: &Path, lines: &str) {
     stream.write_all(lines.as_bytes()).unwrap();
     drop(stream);
     while extents() < before + lines.len() as u64 {
+        #[allow(clippy::disallowed_methods, reason = "a socket is waited for")]
         std::thread::sleep(Duration::from_millis(1));
     }
 }
