@@ -262,7 +262,7 @@ fn blocks_are_listed_and_their_records_shown() {
     let raw = millpond("block", &store, &["4", "--raw"]);
     let length = u32::from_le_bytes(raw.out[..4].try_into().unwrap()) as usize;
     assert_eq!(length as u64, fourth["first"][0]["bytes"].as_u64().unwrap());
-    assert_eq!(raw.out.len() as u64, fourth["block"]["bytes"].as_u64().unwrap() - 16);
+    assert_eq!(raw.out.len() as u64, fourth["block"]["bytes"].as_u64().unwrap() - 24);
     page("blocks", &store, &[], &["pending", "words", "records"]);
     page("block", &store, &["4"], &["[\"word 0\",1]", "5 as records"]);
     refused("block", &store, &["99"], "there is no block 99 in the log");
@@ -571,7 +571,7 @@ fn what_is_no_store_and_what_is_no_number_is_refused() {
         refused(verb, &bench.at("empty"), args, "it is empty");
         refused(verb, &bench.at("files"), args, "no millpond.id");
     }
-    refused("checkpoint", &bench.at("files"), &["one"], "invalid value");
+    refused("batch", &bench.at("files"), &["one"], "invalid value");
     refused("state", &bench.at("files"), &["totals", "--key", "a", "--prefix", "b"], "cannot be used with");
 }
 

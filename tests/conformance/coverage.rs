@@ -30,6 +30,7 @@ const NO_STREAMS: [(&str, &str); 7] = [
     ("EventWindows", "given to `window`; every kind has its row"),
     ("LocalRdds", "makes RDDs without a job, for tests: tests/rdd_ops.rs"),
     ("StateSpec", "given to operators that keep state"),
+    ("OperatorName", "given to operators that keep state"),
     ("StateView", "every row that keeps state is compared through it"),
     ("Watermarks", "given to `with_event_time`; the rows of event time have bounds and idle streams"),
 ];
