@@ -38,9 +38,10 @@ fn below(dir: &Path) -> Vec<PathBuf> {
     let mut found = vec![dir.to_owned()];
     let mut at = 0;
     while let Some(path) = found.get(at).cloned() {
-        if path.symlink_metadata().unwrap().is_dir() {
-            found.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
-        }
+        // A job that runs removes what it no longer needs.
+        let entries =
+            path.symlink_metadata().ok().filter(|data| data.is_dir()).and_then(|_| fs::read_dir(&path).ok());
+        found.extend(entries.into_iter().flatten().map(|entry| entry.unwrap().path()));
         at += 1;
     }
     found
@@ -52,7 +53,8 @@ fn mode(path: &Path) -> u32 {
 
 /// What below a directory is for others than its owner too.
 fn open_to_others(dir: &Path) -> Vec<String> {
-    let open = below(dir).into_iter().filter(|path| mode(path) & 0o077 != 0);
+    let open =
+        below(dir).into_iter().filter(|path| path.symlink_metadata().is_ok() && mode(path) & 0o077 != 0);
     open.map(|path| format!("{} {:o}", path.display(), mode(&path))).collect()
 }
 

@@ -308,11 +308,7 @@ fn look(verb: &Verb) -> Result<Output> {
             let job = job.ok_or_else(|| Error::new(ErrorKind::InvalidConfig, "no job is named"))?;
             run(target, |dir| inspect::plan(dir, &job), |report| report.sound, pages::plan::plan)
         }
-        Verb::Completions { shell } => {
-            let mut bytes = Vec::new();
-            clap_complete::generate(*shell, &mut Command::command(), "millpond", &mut bytes);
-            sound(bytes)
-        }
+        Verb::Completions { shell } => completions(*shell),
         Verb::Man { verb } => man(verb.as_deref()),
     }
 }
@@ -331,6 +327,12 @@ fn numbered(target: &Target, checkpoint: &Option<String>) -> Result<Option<u64>>
 
 fn sound(bytes: Vec<u8>) -> Result<Output> {
     Ok(Output { bytes, sound: true, is_page: false })
+}
+
+fn completions(shell: Shell) -> Result<Output> {
+    let mut bytes = Vec::new();
+    clap_complete::generate(shell, &mut Command::command(), "millpond", &mut bytes);
+    sound(bytes)
 }
 
 fn man(verb: Option<&str>) -> Result<Output> {

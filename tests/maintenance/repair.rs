@@ -38,9 +38,6 @@ type Damage = (&'static str, fn(&Bench));
 const HARMLESS: [Damage; 6] = [
     ("no identity", |bench| fs::remove_file(bench.store().join("millpond.id")).unwrap()),
     ("a flipped identity", |bench| drop(bench.damage("millpond.id", |bytes| flip(bytes, 30)))),
-    ("no witness", |bench| {
-        fs::remove_file(bench.store().join(format!("epochs/{}/witness", epochs(bench)[1]))).unwrap();
-    }),
     ("a damaged witness", |bench| {
         drop(bench.damage(&format!("epochs/{}/witness", epochs(bench)[1]), |bytes| flip(bytes, 20)));
     }),

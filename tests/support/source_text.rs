@@ -62,7 +62,8 @@ fn collect(dir: &Path, found: &mut Vec<PathBuf>) {
 
 /// Whether the file is a module that its parent declares under `#[cfg(test)]`.
 fn is_test_module(path: &Path) -> bool {
-    let parents = [path.with_file_name("mod.rs"), path.with_file_name("lib.rs")];
+    let own = path.parent().unwrap_or(path).with_extension("rs");
+    let parents = [path.with_file_name("mod.rs"), path.with_file_name("lib.rs"), own];
     let name = path.file_stem().unwrap_or_default().to_string_lossy();
     parents.iter().filter_map(|parent| std::fs::read_to_string(parent).ok()).any(|parent| {
         let code = blank_text(&parent);
