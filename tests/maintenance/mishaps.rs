@@ -10,7 +10,7 @@ use millpond::testkit::FaultPlan;
 use millpond::{ErrorKind, StopMode};
 use proptest::prelude::*;
 
-use crate::bench::{Bench, chunks};
+use crate::bench::{Bench, End, chunks};
 use crate::cases::cases;
 use crate::support::Run;
 
@@ -54,6 +54,12 @@ fn segment(bench: &Bench, of: &Option<prop::sample::Index>) -> Option<String> {
     number.map(|number| format!("state/{number}.segment"))
 }
 
+/// The newest batch that was planned.
+fn newest_batch(bench: &Bench) -> u64 {
+    let batches = inspect::batches(&bench.store(), Some(1)).map(|report| report.batches);
+    batches.ok().and_then(|batches| batches.last().map(|batch| batch.batch)).unwrap_or(0)
+}
+
 /// What a verb or a start may say about a store that was damaged.
 fn is_fair(error: &millpond::Error) -> bool {
     [ErrorKind::Corrupt, ErrorKind::InvalidConfig].contains(&error.kind())
@@ -79,6 +85,8 @@ fn act(bench: &Bench, deed: &Deed, at: usize) -> Result<bool, TestCaseError> {
             let verified = inspect::verify(&bench.store()).unwrap();
             prop_assert!(verified.restart.unwrap().refused.is_none());
         }
+        // All input was read: a batch without any would come in addition.
+        Deed::Crash(_) if newest_batch(bench) >= bench.chunks.len() as u64 => {}
         Deed::Crash(step) => {
             if let Ok(job) = bench.start(&FaultPlan::crash_at(*step)) {
                 bench.clock.advance(1_000);
@@ -119,6 +127,12 @@ fn act(bench: &Bench, deed: &Deed, at: usize) -> Result<bool, TestCaseError> {
     Ok(true)
 }
 
+/// Without the times of batches: a crash before a batch is planned takes its time away.
+fn timeless((emitted, state): End) -> End {
+    let rows = |text: String| text.split_once(" ms ").map_or(text.clone(), |(_, rows)| rows.to_owned());
+    (emitted.into_iter().map(|(key, text)| (key, rows(text))).collect(), state)
+}
+
 proptest! {
     #![proptest_config(cases(16))]
 
@@ -135,7 +149,7 @@ proptest! {
             Err(error) => prop_assert!(error.kind() == ErrorKind::Corrupt, "{}", error.chain()),
             Ok(job) => {
                 job.stop(StopMode::Now).unwrap();
-                prop_assert_eq!(bench.live_to_the_end(), bench.uninterrupted());
+                prop_assert_eq!(timeless(bench.live_to_the_end()), timeless(bench.uninterrupted()));
             }
         }
     }
