@@ -204,7 +204,9 @@ fn base(
     account.quarantine.extend(places.filter(|place| paths.root.join(place).exists()));
     if let Some(checkpoint) = chosen {
         let (target, target_batch) = (checkpoint.checkpoint, checkpoint.batch);
-        return Ok(Base { target, target_batch, checkpoint, state: None, is_new: false });
+        // What is put aside must not be missed by the checkpoints that are passed over: they no longer count.
+        let is_new = history.checkpoints.last().is_some_and(|(_, newest)| newest.checkpoint != target);
+        return Ok(Base { target, target_batch, checkpoint, state: None, is_new });
     }
     if let Some(damaged) = least_damaged(paths, store, history)? {
         return from_what_is_left(paths, store, damaged, account);
