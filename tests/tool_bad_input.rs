@@ -86,7 +86,7 @@ impl Job {
 /// Stores that are made once for all tests, and copied by each.
 struct Stores {
     _dir: tempfile::TempDir,
-    /// Of a job that was killed, started again and killed again: two checkpoints, epochs and extents.
+    /// Of a job that was killed, started again and killed again: three checkpoints, two epochs and extents.
     store: PathBuf,
     /// Of another job, as far.
     other: PathBuf,
@@ -109,7 +109,8 @@ fn stores() -> &'static Stores {
             drop(job);
             let job = Job::start(&killed, 3_000);
             job.batches(2);
-            job.settle(1);
+            // The one that a start takes, and the one of these batches.
+            job.settle(2);
             job.queue.push(["waits".to_owned()]).unwrap();
             copy_dir(&killed, &again);
             again

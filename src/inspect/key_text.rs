@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::error::Result;
 use crate::inspect::value_json::{bytes_json, signed_json, unsigned_json};
 use crate::inspect::view::{no_such, unhex};
-use crate::record::Key;
+use crate::record::{Key, outermost};
 
 /// How deep options and tuples are followed.
 const DEPTH_MAX: usize = 16;
@@ -55,7 +55,7 @@ impl KeyShape {
             tuple => {
                 let parts = tuple.strip_prefix('(')?.strip_suffix(')')?;
                 let shapes: Option<Vec<_>> =
-                    split_outermost(parts).into_iter().map(|part| Self::parse(part, depth)).collect();
+                    outermost(parts).into_iter().map(|part| Self::parse(part, depth)).collect();
                 KeyShape::Tuple(shapes?)
             }
         })
@@ -151,7 +151,8 @@ pub(crate) fn parse_key(key_type: &str, text: &str) -> Result<Vec<u8>> {
         return Err(no_such(message));
     };
     let typed = match &shape {
-        KeyShape::Utf8 | KeyShape::Bytes | KeyShape::Char => Value::String(text.to_owned()),
+        KeyShape::Bytes => in_digits(text).unwrap_or_else(|| Value::String(text.to_owned())),
+        KeyShape::Utf8 | KeyShape::Char => Value::String(text.to_owned()),
         KeyShape::Unsigned(16) | KeyShape::Signed(16) => Value::String(text.to_owned()),
         KeyShape::Unit if text == "()" => Value::Null,
         _ => serde_json::from_str(text).unwrap_or(Value::String(text.to_owned())),
@@ -162,6 +163,14 @@ pub(crate) fn parse_key(key_type: &str, text: &str) -> Result<Vec<u8>> {
     encoded
         .map(|()| bytes)
         .ok_or_else(|| no_such(format!("`{text}` is no key of type {key_type}: {example}")))
+}
+
+/// What bytes are shown as that are no text. A text that looks like this names those bytes, not itself.
+fn in_digits(text: &str) -> Option<Value> {
+    let shown: Value = serde_json::from_str(text).ok()?;
+    let digits = shown.as_object().filter(|fields| fields.len() == 1)?.get("hex")?.as_str()?;
+    let is_text = std::str::from_utf8(&unhex(digits)?).is_ok();
+    (!is_text).then_some(shown)
 }
 
 /// The first bytes of keys as a person names them.
@@ -198,24 +207,6 @@ fn number_text(value: &Value) -> Option<String> {
     }
 }
 
-/// The parts of `a,(b,c),d<e,f>` between the outermost commas.
-pub(super) fn split_outermost(text: &str) -> Vec<&str> {
-    let (mut parts, mut start, mut depth) = (Vec::new(), 0, 0_usize);
-    for (at, byte) in text.bytes().enumerate() {
-        match byte {
-            b'(' | b'<' => depth += 1,
-            b')' | b'>' => depth = depth.saturating_sub(1),
-            b',' if depth == 0 => {
-                parts.push(text[start..at].trim());
-                start = at + 1;
-            }
-            _ => {}
-        }
-    }
-    parts.push(text[start..].trim());
-    parts
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -229,7 +220,8 @@ mod tests {
         shape.encode(&shown, &mut again).unwrap();
         assert_eq!(again, bytes, "{shown}");
         let typed = shown.as_str().map_or(shown.to_string(), str::to_owned);
-        if !typed.starts_with("0x") {
+        // Digits are read as such, whatever they stand for.
+        if !(shown.is_string() && (typed.starts_with("0x") || typed.contains("\"hex\""))) {
             assert_eq!(parse_key(&K::key_type(), &typed).unwrap(), bytes, "{typed}");
         }
     }
@@ -238,7 +230,10 @@ mod tests {
         #[test]
         fn keys_are_shown_and_typed_the_same(
             key in any::<(String, i64, Option<u16>, bool)>(), big in any::<(i128, u128)>(), small in any::<(i8, char)>(),
+            bytes in any::<Vec<u8>>(),
         ) {
+            round_trip(&bytes);
+            round_trip(&Some(bytes));
             round_trip(&key);
             round_trip(&key.0);
             round_trip(&key.1);
@@ -270,6 +265,12 @@ mod tests {
         assert_eq!(shown("u16", &[1]), None);
         assert_eq!(shown("shop::OrderId", &[1]), None);
         assert_eq!(parse_key("u16", "258").unwrap(), [1, 2]);
+        assert_eq!(parse_key("bytes", "{\"hex\":\"ff00\"}").unwrap(), [255, 0]);
+        assert_eq!(
+            parse_key("bytes", "{\"hex\":\"61\"}").unwrap(),
+            b"{\"hex\":\"61\"}",
+            "bytes that are text"
+        );
         assert!(parse_key("u8", "258").is_err());
         assert_eq!(KeyShape::of(&("option<".repeat(5_000) + "u8" + &">".repeat(5_000))), None);
     }

@@ -59,17 +59,12 @@ impl Difference {
     }
 }
 
-/// The checkpoint that has the changes, and what a start makes of it.
-pub(super) struct Successor {
-    record: RollbackRecord,
+/// What the next start does after a change.
+pub(super) struct Outlook {
+    /// The number of the checkpoint that the change becomes.
+    pub(super) checkpoint: u64,
     pub(super) replay: Option<BatchSpan>,
     pub(super) replayed_done: u64,
-}
-
-impl Successor {
-    pub(super) fn checkpoint(&self) -> u64 {
-        self.record.checkpoint.checkpoint
-    }
 }
 
 impl<'s> Target<'s> {
@@ -218,11 +213,23 @@ impl<'s> Target<'s> {
         Ok(difference)
     }
 
-    /// The checkpoint that would have the changes.
+    /// Says what a start would make of the changes, and makes them if that is confirmed; `None` where nothing differs.
     ///
     /// # Errors
-    /// [`ErrorKind::Corrupt`] when batches after this one cannot be computed again.
-    pub(super) fn successor(&self, difference: &Difference) -> Result<Successor> {
+    /// [`ErrorKind::Corrupt`] when batches after this checkpoint cannot be computed again.
+    pub(super) fn carry_out(&self, difference: Difference, is_confirmed: bool) -> Result<Option<Outlook>> {
+        if difference.is_empty() {
+            return Ok(None);
+        }
+        let (record, outlook) = self.successor(&difference)?;
+        if is_confirmed {
+            self.write(difference, record)?;
+        }
+        Ok(Some(outlook))
+    }
+
+    /// The checkpoint that would have the changes.
+    fn successor(&self, difference: &Difference) -> Result<(RollbackRecord, Outlook)> {
         let store = self.store;
         let history = &store.history;
         let number = history.newest_checkpoint().max(store.pins.newest_checkpoint()) + 1;
@@ -239,13 +246,13 @@ impl<'s> Target<'s> {
         }
         let done = rollback.replay.clone().filter(|batch| history.done.contains_key(batch)).count() as u64;
         let replay = BatchSpan::of(&rollback.replay);
-        Ok(Successor { record: rollback.record, replay, replayed_done: done })
+        let checkpoint = rollback.record.checkpoint.checkpoint;
+        Ok((rollback.record, Outlook { checkpoint, replay, replayed_done: done }))
     }
 
     /// Writes the segment, reads it back, and only then makes the checkpoint count. What there was stays.
-    pub(super) fn write(&self, difference: Difference, successor: Successor) -> Result<()> {
+    fn write(&self, difference: Difference, mut record: RollbackRecord) -> Result<()> {
         let Opened { disk, paths, .. } = self.store;
-        let mut record = successor.record;
         let newest = list_segments(paths)?.last().map_or(0, |segment| segment.0);
         let segment = SegmentId(newest.max(self.store.history.newest_segment()) + 1);
         let header = SegmentHeader { store: self.store.store, checkpoint: record.checkpoint.checkpoint };

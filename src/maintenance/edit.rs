@@ -137,14 +137,9 @@ impl Maintenance {
         let mut changes = Changes::default();
         changes.insert(bytes, after);
         let difference = target.compare(&changes)?;
-        if difference.is_empty() {
-            return Ok(report);
-        }
-        let successor = target.successor(&difference)?;
-        report.becomes = Some(successor.checkpoint());
-        (report.replay, report.replayed_done) = (successor.replay, successor.replayed_done);
-        if self.is_confirmed {
-            target.write(difference, successor)?;
+        if let Some(outlook) = target.carry_out(difference, self.is_confirmed)? {
+            report.becomes = Some(outlook.checkpoint);
+            (report.replay, report.replayed_done) = (outlook.replay, outlook.replayed_done);
         }
         Ok(report)
     }
@@ -180,14 +175,9 @@ impl Maintenance {
             replay: None,
             replayed_done: 0,
         };
-        if difference.is_empty() {
-            return Ok(report);
-        }
-        let successor = target.successor(&difference)?;
-        report.becomes = Some(successor.checkpoint());
-        (report.replay, report.replayed_done) = (successor.replay, successor.replayed_done);
-        if self.is_confirmed {
-            target.write(difference, successor)?;
+        if let Some(outlook) = target.carry_out(difference, self.is_confirmed)? {
+            report.becomes = Some(outlook.checkpoint);
+            (report.replay, report.replayed_done) = (outlook.replay, outlook.replayed_done);
         }
         Ok(report)
     }

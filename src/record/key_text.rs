@@ -8,8 +8,13 @@ const DEPTH_MAX: usize = 16;
 /// The key as text: numbers and texts as in JSON, tuples in brackets, and what is no key of a known encoding as `0x`
 /// and hexadecimal digits.
 pub(crate) fn key_text(key_type: &str, key: &[u8]) -> String {
-    readable(key_type, key, DEPTH_MAX)
+    known_key_text(key_type, key)
         .unwrap_or_else(|| key.iter().fold(String::from("0x"), |text, byte| format!("{text}{byte:02x}")))
+}
+
+/// The same; `None` for what is no key of a known encoding.
+pub(crate) fn known_key_text(key_type: &str, key: &[u8]) -> Option<String> {
+    readable(key_type, key, DEPTH_MAX)
 }
 
 fn shown<K: Key + ToString>(key: &[u8]) -> Option<String> {
@@ -56,8 +61,8 @@ fn tuple(parts: &str, mut key: &[u8], depth: usize) -> Option<String> {
 }
 
 /// The parts of a list at its commas, but for those within brackets.
-fn outermost(list: &str) -> Vec<&str> {
-    let mut depth = 0;
+pub(crate) fn outermost(list: &str) -> Vec<&str> {
+    let mut depth = 0_i64;
     let parts = list.split(|c| {
         match c {
             '(' | '<' => depth += 1,

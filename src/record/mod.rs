@@ -18,6 +18,10 @@ pub use key::Key;
 pub(crate) use key::{KeyHash, group_of, hash_of};
 pub(crate) use key_table::KeyTable;
 pub(crate) use key_text::key_text;
+#[cfg(feature = "testkit")]
+pub(crate) use key_text::known_key_text;
+#[cfg(feature = "tool")]
+pub(crate) use key_text::outermost;
 pub(crate) use nested::Nested;
 pub use text::{Text, Words};
 pub use window_result::WindowResult;
