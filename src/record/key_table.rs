@@ -6,6 +6,7 @@
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
+use crate::record::growth::{extend, push};
 use crate::record::key::KeyHash;
 
 /// Distinct keys, numbered from 0 in the order of their first insertion.
@@ -13,8 +14,7 @@ use crate::record::key::KeyHash;
 pub(crate) struct KeyTable {
     index: HashTable<u32>,
     hashes: Vec<KeyHash>,
-    ends: Vec<u32>,
-    bytes: Vec<u8>,
+    keys: KeyBytes,
 }
 
 impl KeyTable {
@@ -22,8 +22,7 @@ impl KeyTable {
         KeyTable {
             index: HashTable::with_capacity(keys),
             hashes: Vec::with_capacity(keys),
-            ends: Vec::with_capacity(keys),
-            bytes: Vec::new(),
+            keys: KeyBytes::default(),
         }
     }
 
@@ -38,15 +37,14 @@ impl KeyTable {
 
     #[inline]
     pub(crate) fn key(&self, at: usize) -> &[u8] {
-        key_at(&self.ends, &self.bytes, at)
+        self.keys.get(at)
     }
 
     #[inline]
     pub(crate) fn find(&self, hash: KeyHash, key: &[u8]) -> Option<usize> {
-        let found = self.index.find(hash, |&at| {
-            self.hashes[at as usize] == hash && key_at(&self.ends, &self.bytes, at as usize) == key
-        });
-        found.map(|&at| at as usize)
+        let (hashes, keys) = (&self.hashes, &self.keys);
+        let same = |&at: &u32| hashes[at as usize] == hash && keys.get(at as usize) == key;
+        self.index.find(hash, same).map(|&at| at as usize)
     }
 
     /// The number of `key`, and whether it is new.
@@ -63,19 +61,18 @@ impl KeyTable {
     /// The same; `None` when the table is full.
     #[inline]
     pub(crate) fn try_find_or_insert(&mut self, hash: KeyHash, key: &[u8]) -> Option<(usize, bool)> {
-        let (hashes, ends, bytes) = (&self.hashes, &self.ends, &self.bytes);
-        let same = |&at: &u32| hashes[at as usize] == hash && key_at(ends, bytes, at as usize) == key;
+        let (hashes, keys) = (&self.hashes, &self.keys);
+        let same = |&at: &u32| hashes[at as usize] == hash && keys.get(at as usize) == key;
         match self.index.entry(hash, same, |&at| hashes[at as usize]) {
             Entry::Occupied(entry) => Some((*entry.get() as usize, false)),
             Entry::Vacant(entry) => {
                 let at = hashes.len();
-                if !fits(at, bytes.len(), key.len()) {
+                if !fits(at, keys.bytes.len(), key.len()) {
                     return None;
                 }
                 entry.insert(at as u32);
-                self.hashes.push(hash);
-                self.bytes.extend_from_slice(key);
-                self.ends.push(self.bytes.len() as u32);
+                push(&mut self.hashes, hash);
+                self.keys.push(at, key);
                 Some((at, true))
             }
         }
@@ -90,8 +87,45 @@ impl KeyTable {
     pub(crate) fn memory_bytes(&self) -> usize {
         self.index.allocation_size()
             + self.hashes.capacity() * 8
-            + self.ends.capacity() * 4
-            + self.bytes.capacity()
+            + self.keys.bounds.capacity() * 4
+            + self.keys.bytes.capacity()
+    }
+}
+
+/// Keys one behind the other. As long as all are of one width, a number says where its key is.
+#[derive(Debug, Default)]
+struct KeyBytes {
+    bytes: Vec<u8>,
+    width: usize,
+    /// Where each key begins and the last one ends; empty as long as all are of one width.
+    bounds: Vec<u32>,
+}
+
+impl KeyBytes {
+    #[inline]
+    fn get(&self, at: usize) -> &[u8] {
+        if self.bounds.is_empty() {
+            &self.bytes[at * self.width..][..self.width]
+        } else {
+            &self.bytes[self.bounds[at] as usize..self.bounds[at + 1] as usize]
+        }
+    }
+
+    /// Appends the key of number `at`.
+    #[inline]
+    fn push(&mut self, at: usize, key: &[u8]) {
+        extend(&mut self.bytes, key);
+        if self.bounds.is_empty() {
+            if key.len() == self.width {
+                return;
+            }
+            if at == 0 {
+                self.width = key.len();
+                return;
+            }
+            self.bounds = (0..=at).map(|at| (at * self.width) as u32).collect();
+        }
+        push(&mut self.bounds, self.bytes.len() as u32);
     }
 }
 
@@ -100,12 +134,6 @@ impl KeyTable {
 #[inline]
 fn fits(keys: usize, bytes: usize, more_bytes: usize) -> bool {
     keys < u32::MAX as usize && bytes.saturating_add(more_bytes) <= u32::MAX as usize
-}
-
-#[inline]
-fn key_at<'a>(ends: &[u32], bytes: &'a [u8], at: usize) -> &'a [u8] {
-    let start = if at == 0 { 0 } else { ends[at - 1] as usize };
-    &bytes[start..ends[at] as usize]
 }
 
 #[cfg(test)]
@@ -121,6 +149,23 @@ mod tests {
         assert!(!fits(most, 0, 3));
         assert!(!fits(1, most - 3, 4));
         assert!(!fits(1, most, usize::MAX));
+    }
+
+    #[test]
+    fn keys_of_one_width_take_little_more_than_themselves() {
+        for keys in [1_000, 5_000, 60_000, 250_000_u64] {
+            let mut table = KeyTable::default();
+            for key in 0..keys {
+                table.find_or_insert(key << 32 | key, &key.to_be_bytes());
+            }
+            let per_key = table.memory_bytes() as f64 / keys as f64;
+            assert!(per_key < 8.0 * 2.5 + 11.5, "{per_key} bytes for each of {keys} keys");
+            table.find_or_insert(7, b"another width");
+            assert!(
+                (0..keys).all(|key| table.find(key << 32 | key, &key.to_be_bytes()) == Some(key as usize))
+            );
+            assert_eq!((table.key(keys as usize), table.len() as u64), (&b"another width"[..], keys + 1));
+        }
     }
 
     proptest! {

@@ -3,6 +3,7 @@
 mod data;
 mod dead_letter;
 mod described;
+pub(crate) mod growth;
 mod key;
 mod key_table;
 mod key_text;

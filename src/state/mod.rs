@@ -11,6 +11,7 @@ mod operator;
 mod policy;
 mod table;
 mod upgrade;
+mod values;
 
 pub(crate) use changes::ChangeSums;
 pub(crate) use group::{GroupChanges, KeyGroup};
