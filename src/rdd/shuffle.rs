@@ -5,6 +5,8 @@
 //! side takes a key group from every run in partition order, so that what meets there is ordered by (input
 //! partition, position) and never by arrival.
 
+mod combining_table;
+
 use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -16,6 +18,7 @@ use crate::exec::tally::{self, Scope, next_shuffle_id};
 use crate::exec::{Executor, TaskContext};
 use crate::rdd::{Emitter, Lineage, RddNode, Record, WideDependency};
 use crate::record::{Data, Key, KeyHash, KeyTable, group_of, hash_of};
+use combining_table::CombiningTable;
 
 /// The key groups that a partition owns.
 pub(crate) fn groups_of_partition(partition: usize, partitions: usize) -> Range<usize> {
@@ -34,47 +37,43 @@ pub(crate) struct Run<V> {
 }
 
 impl<V: Data> Run<V> {
-    /// Orders pairs by key group, keeping their order within each (a counting sort).
+    /// Orders pairs by key group, keeping their order within each (a counting sort). `append` appends the bytes of
+    /// a pair's key, `key_bytes` in all, and returns its value.
     ///
     /// # Errors
-    /// When there are more pairs or bytes of keys than 32 bits can number.
-    pub(crate) fn by_group<'a>(
-        pairs: impl Iterator<Item = (KeyHash, &'a [u8])> + Clone,
-        values: &[V],
+    /// When there are more pairs or bytes of keys than 32 bits can number, and those of `append`.
+    pub(crate) fn by_group(
+        hashes: &[KeyHash],
+        key_bytes: usize,
+        mut append: impl FnMut(usize, &mut Vec<u8>) -> Result<V>,
     ) -> Result<Self> {
-        check_records(values.len())?;
-        let mut starts = vec![0u32; KEY_GROUPS + 1];
-        let mut key_bytes = 0usize;
-        for (hash, key) in pairs.clone() {
-            starts[group_of(hash) + 1] += 1;
-            key_bytes += key.len();
-        }
+        check_records(hashes.len())?;
         check_key_bytes(key_bytes)?;
+        let mut starts = vec![0u32; KEY_GROUPS + 1];
+        for hash in hashes {
+            starts[group_of(*hash) + 1] += 1;
+        }
         for group in 0..KEY_GROUPS {
             starts[group + 1] += starts[group];
         }
         let mut next = starts.clone();
-        let mut order = vec![0u32; values.len()];
-        let mut keys: Vec<(KeyHash, &[u8])> = Vec::with_capacity(values.len());
-        for (at, (hash, key)) in pairs.enumerate() {
-            let place = &mut next[group_of(hash)];
+        let mut order = vec![0u32; hashes.len()];
+        for (at, hash) in hashes.iter().enumerate() {
+            let place = &mut next[group_of(*hash)];
             order[*place as usize] = at as u32;
             *place += 1;
-            keys.push((hash, key));
         }
         let mut run = Run {
             starts,
-            hashes: Vec::with_capacity(values.len()),
-            ends: Vec::with_capacity(values.len()),
+            hashes: Vec::with_capacity(hashes.len()),
+            ends: Vec::with_capacity(hashes.len()),
             bytes: Vec::with_capacity(key_bytes),
-            values: Vec::with_capacity(values.len()),
+            values: Vec::with_capacity(hashes.len()),
         };
         for at in order {
-            let (hash, key) = keys[at as usize];
-            run.hashes.push(hash);
-            run.bytes.extend_from_slice(key);
+            run.values.push(append(at as usize, &mut run.bytes)?);
+            run.hashes.push(hashes[at as usize]);
             run.ends.push(run.bytes.len() as u32);
-            run.values.push(values[at as usize].clone());
         }
         Ok(run)
     }
@@ -128,9 +127,11 @@ impl<K: Key, V: Data> MapSide<V> for Keep<K, V> {
             }
             Ok(())
         })?;
-        let starts = std::iter::once(0).chain(ends.iter().copied());
-        let keys = starts.zip(ends.iter().copied()).map(|(start, end)| &bytes[start as usize..end as usize]);
-        Run::by_group(hashes.iter().copied().zip(keys), &values)
+        Run::by_group(&hashes, bytes.len(), |at, out| {
+            let start = if at == 0 { 0 } else { ends[at - 1] as usize };
+            out.extend_from_slice(&bytes[start..ends[at] as usize]);
+            Ok(values[at].clone())
+        })
     }
 }
 
@@ -168,9 +169,17 @@ pub(crate) trait Aggregator<V>: Send + Sync + 'static {
 }
 
 /// Combines the values of each key before they travel.
-pub(crate) struct Combine<K, V, A> {
-    pub(crate) input: Arc<dyn RddNode<(K, V)>>,
-    pub(crate) aggregator: Arc<A>,
+pub(crate) struct Combine<K, V, A: Aggregator<V>> {
+    input: Arc<dyn RddNode<(K, V)>>,
+    aggregator: Arc<A>,
+    /// What tasks that are done have left for those to come.
+    unused_tables: Mutex<Vec<CombiningTable<A::Combined>>>,
+}
+
+impl<K, V, A: Aggregator<V>> Combine<K, V, A> {
+    pub(crate) fn new(input: Arc<dyn RddNode<(K, V)>>, aggregator: Arc<A>) -> Self {
+        Combine { input, aggregator, unused_tables: Mutex::default() }
+    }
 }
 
 impl<K: Key, V: Data, A: Aggregator<V>> MapSide<A::Combined> for Combine<K, V, A> {
@@ -179,23 +188,17 @@ impl<K: Key, V: Data, A: Aggregator<V>> MapSide<A::Combined> for Combine<K, V, A
     }
 
     fn run(&self, task: &TaskContext, partition: usize) -> Result<Run<A::Combined>> {
-        let mut keys = KeyTable::with_capacity(4096);
-        let mut combined = Vec::with_capacity(4096);
+        let unused = self.unused_tables.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut table = unused.unwrap_or_default();
         let mut scratch = Vec::new();
-        let how = &*self.aggregator;
         self.input.compute(task, partition, &mut |chunk| {
-            for (key, value) in chunk.drain(..) {
-                let (at, new) =
-                    key.with_key_bytes(&mut scratch, |key| number_of(&mut keys, hash_of(key), key))?;
-                if new {
-                    combined.push(how.create(value));
-                } else {
-                    replace_at(&mut combined, at, |before| how.merge_value(before, value));
-                }
-            }
-            Ok(())
+            chunk.drain(..).try_for_each(|(key, value)| {
+                key.with_key_bytes(&mut scratch, |key| table.add(key, value, &*self.aggregator))
+            })
         })?;
-        Run::by_group((0..keys.len()).map(|at| (keys.hash(at), keys.key(at))), &combined)
+        let run = table.take_run()?;
+        self.unused_tables.lock().unwrap_or_else(PoisonError::into_inner).push(table);
+        Ok(run)
     }
 }
 
@@ -500,18 +503,14 @@ mod tests {
 
     #[test]
     fn more_records_than_a_run_can_number_are_refused() {
-        let error = Run::by_group(std::iter::empty(), &[(); TOO_MANY]).unwrap_err();
+        let error = check_records(TOO_MANY).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidGraph);
         assert!(error.to_string().contains("2^32 records"), "{error}");
     }
 
     #[test]
     fn more_bytes_of_keys_than_a_run_can_place_are_refused() {
-        let key = vec![b'k'; 1 << 26];
-        let run = |keys: usize| {
-            let pairs = (0..keys).map(|_| (0, key.as_slice()));
-            Run::by_group(pairs, &vec![(); keys])
-        };
+        let run = |keys: usize| Run::by_group(&vec![0; keys], keys << 26, |_, _| Ok(()));
         let error = run(64).unwrap_err();
         assert!(error.to_string().contains("4 GiB"), "{error}");
         assert_eq!(run(1).unwrap().len_of(0), 1);

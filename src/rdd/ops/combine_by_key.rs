@@ -101,7 +101,7 @@ impl<K: Key, V: Data> Rdd<(K, V)> {
             Some(parent) => Arc::new(CombinedInPlace::new(parent, aggregator)),
             None => {
                 let aggregator = Arc::new(aggregator);
-                let map_side = Combine { input: self.node.clone(), aggregator: aggregator.clone() };
+                let map_side = Combine::new(self.node.clone(), aggregator.clone());
                 let shuffle = Shuffle::new(operation, map_side);
                 Arc::new(CombinedByKey { shuffle, aggregator, value: PhantomData })
             }

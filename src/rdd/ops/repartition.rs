@@ -27,8 +27,9 @@ impl<T: Data> MapSide<T> for Deal<T> {
         })?;
         // A record's key is its partition's first key group, written where a hash has its group.
         let group_of_turn = |turn: usize| groups_of_partition(turn % self.partitions, self.partitions).start;
-        let places = (0..values.len()).map(|at| ((group_of_turn(partition + at) as u64) << 48, &[][..]));
-        Run::by_group(places, &values)
+        let hash_of_turn = |turn: usize| (group_of_turn(turn) as u64) << 48;
+        let places: Vec<_> = (0..values.len()).map(|at| hash_of_turn(partition + at)).collect();
+        Run::by_group(&places, 0, |at, _| Ok(values[at].clone()))
     }
 }
 
