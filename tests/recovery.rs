@@ -12,7 +12,9 @@ use std::sync::Arc;
 
 use cases::cases;
 use millpond::testkit::FaultPlan;
+use millpond::{ErrorKind, StopMode, StreamingContext};
 use proptest::prelude::*;
+use support::lives::{Life, start_life};
 use support::{Chunk, INTERVAL_MS, Run, run_through, steps_of, wait_for_batch};
 
 fn chunk() -> impl Strategy<Value = Chunk> {
@@ -144,16 +146,30 @@ fn a_crash_at_every_step_of_a_recovery_changes_nothing() {
     }
 }
 
-/// A disk that is full for a while, at steps all over the run, only makes the job wait.
+/// A disk that is full for a while, at steps all over the run, only makes the job wait: one life runs all batches.
 #[test]
 fn a_full_disk_is_waited_out() {
     let (chunks, run) = (fixed_chunks(), Run { threads: 1, checkpoint_every: 2, ..Run::default() });
     let expected = run_through(&chunks, &run, &[]);
     let steps = steps_of(&chunks, &run);
-    // The first steps belong to the start, which reports a full disk instead.
+    // The first steps belong to the start, which reports a full disk instead, the last to the stop, which does not
+    // wait.
     for first in (40..steps - 4).step_by(7) {
-        let full = run_through(&chunks, &run, &[FaultPlan::full_during(first..first + 3)]);
-        assert_eq!(full, expected, "full from step {first} of {steps}");
+        let (dir, clock, sink) =
+            (tempfile::tempdir().unwrap(), millpond::ManualClock::at(0), support::Sink::default());
+        let plan = FaultPlan::full_during(first..first + 3);
+        let life = Life::with_faults(&run, &plan);
+        let describe =
+            |context: &StreamingContext, run: &Run| support::describe(context, &chunks, run, &sink);
+        let job = start_life(&dir.path().join("store"), &clock, &life, &describe).unwrap();
+        for batch in 1..=chunks.len() as u64 {
+            clock.advance(INTERVAL_MS);
+            assert!(wait_for_batch(&job, batch), "batch {batch}, full from step {first} of {steps}");
+        }
+        assert_eq!((sink.rows(), support::states(&job)), expected, "full from step {first} of {steps}");
+        let stopped = job.stop(StopMode::Graceful);
+        assert!(stopped.is_ok() || stopped.is_err_and(|error| error.kind() == ErrorKind::DiskFull));
+        assert!(plan.has_failed(), "the disk was never full at step {first} of {steps}");
     }
 }
 

@@ -1,13 +1,17 @@
 //! What a start refuses, and what it says then; what may change from run to run.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+#[path = "support/child.rs"]
+mod child;
 #[path = "support/driven.rs"]
 mod driven;
 
+use std::path::Path;
 use std::sync::Arc;
 
+use child::{child_dir, run_child_through};
 use driven::{INTERVAL_MS, builder, tick};
-use millpond::{Clock, ErrorKind, ManualClock, RunningContext, StopMode, StreamingContext};
+use millpond::{Clock, ErrorKind, ManualClock, Result, RunningContext, StopMode, StreamingContext};
 
 #[test]
 fn misuse_is_refused_at_the_start_with_a_reason() {
@@ -70,20 +74,40 @@ fn state_is_matched_by_name_and_not_dropped_unless_allowed() {
     assert_eq!(len(&job, "old"), 0);
 }
 
+fn start_printing(dir: &Path, clock: &Arc<ManualClock>) -> Result<RunningContext> {
+    let context = builder(dir, clock).build()?;
+    let (numbers, _queue) = context.queue_stream::<u64>("numbers");
+    numbers.print(0);
+    context.start()
+}
+
+#[test]
+#[ignore = "the second process: the next test starts it"]
+fn second_process() {
+    let Some(dir) = child_dir() else { return };
+    match start_printing(&dir, &ManualClock::at(0)) {
+        Ok(_) => println!("it was let in"),
+        Err(error) => println!("{:?}: {error}", error.kind()),
+    }
+}
+
 #[test]
 fn a_second_process_on_the_store_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let clock = ManualClock::at(0);
-    let start = || {
-        let context = builder(dir.path(), &clock).build().unwrap();
-        let (numbers, queue) = context.queue_stream::<u64>("numbers");
-        numbers.print(0);
-        (context.start(), queue)
-    };
-    let first = start();
-    assert_eq!(start().0.unwrap_err().kind(), ErrorKind::Locked);
+    let first = start_printing(dir.path(), &clock).unwrap();
+    tick(&first, &clock);
+    let said = run_child_through("second_process", "true", dir.path());
+    assert!(said.contains("Locked: another process holds "), "{said}");
+    assert_eq!(
+        start_printing(dir.path(), &clock).unwrap_err().kind(),
+        ErrorKind::Locked,
+        "nor in this process"
+    );
+    tick(&first, &clock);
     drop(first);
-    start().0.unwrap();
+    let said = run_child_through("second_process", "true", dir.path());
+    assert!(said.contains("it was let in"), "{said}");
 }
 
 /// A clock that was set back between two runs does not stall the job: times go on from the last batch.

@@ -31,13 +31,14 @@ fn totals(sales: &DStream<Sale>, name: &str) -> DStream<Sale> {
     })
 }
 
-/// The failure says where it was, and names the replay; the crash that it names is enough to see it again.
+/// The failure says where it was, and names the replay; the case that it names is enough to see it again.
 fn assert_replays(failure: &Failure, job: impl Fn(&TestContext, DStream<Sale>) + Sync) {
-    let plan = failure.plan.clone().unwrap();
+    let replay = failure.replay.clone().unwrap();
     let page = failure.to_string();
-    assert!(page.contains(&format!("MILLPOND_CRASHES={plan} cargo test")), "{page}");
-    assert!(page.contains("a crash at disk step"), "{page}");
-    assert!(quick().recovers_from(job, &sales(), &plan).is_err(), "{page}");
+    assert!(page.contains(&format!("setup.replay(job, &input, &\"{replay}\".parse().unwrap())")), "{page}");
+    assert!(page.contains("at disk step"), "{page}");
+    let read = replay.to_string().parse().unwrap();
+    assert!(quick().replay(job, &sales(), &read).is_err(), "{page}");
 }
 
 /// A closure that changes something outside: what is computed again changes it again.
@@ -156,6 +157,7 @@ fn an_output_that_is_not_idempotent_is_caught() {
     assert_replays(&failure, job);
     let failure = quick().withstands_faults(job, &sales()).unwrap_err();
     assert!(failure.to_string().contains("outside `mailbox`"), "{failure}");
+    assert_replays(&failure, job);
 }
 
 /// A version that gave an operator another name and does not say so would lose its state.
@@ -209,4 +211,48 @@ fn a_job_that_stops_by_itself_is_reported_with_its_error() {
     assert!(failure.to_string().contains("too much for eve"), "{failure}");
     assert!(quick().recovers(job, &sales()).is_err());
     assert!(quick().run_and_recover(job, &sales(), &CrashPlan::at([3])).is_err());
+}
+
+/// What a customer has bought: no number, and no type that the crate has.
+#[millpond::data]
+#[derive(Clone, PartialEq)]
+struct Account {
+    total: u64,
+    last: Option<String>,
+}
+
+#[test]
+fn values_are_shown_by_their_schema() {
+    let job = |context: &TestContext, sales: DStream<Sale>| {
+        let calls = AtomicU64::new(0);
+        let accounts = sales.update_state_by_key("accounts", move |new, account: Option<Account>| {
+            let last = Some(format!("sale {}", calls.fetch_add(1, Ordering::SeqCst)));
+            Some(Account {
+                total: account.map_or(0, |account| account.total) + new.iter().sum::<u64>(),
+                last,
+            })
+        });
+        context.collect("accounts", &accounts.map(|(customer, account)| (customer, account.total)));
+    };
+    let failure = quick().recovers(job, &sales()).unwrap_err();
+    let Difference::State { key, expected: Some(expected), found: Some(found), .. } = &failure.differences[0]
+    else {
+        panic!("{failure}")
+    };
+    assert_eq!(key, "\"ada\"");
+    assert!(expected.starts_with("{\"last\":\"sale ") && expected.ends_with("\",\"total\":26}"), "{failure}");
+    assert_ne!(expected, found);
+    let line = format!("operator `accounts`, key \"ada\": expected {expected}, found {found}");
+    assert!(failure.to_string().contains(&line), "{failure}");
+}
+
+#[test]
+fn a_case_is_not_replayed_by_a_check_that_it_is_not_of() {
+    let job = |_: &TestContext, sales: DStream<Sale>| drop(totals(&sales, "totals"));
+    let upgrade = "upgrade:1,stopped".parse().unwrap();
+    let refused = quick().replay(job, &sales(), &upgrade).unwrap_err();
+    assert!(refused.to_string().contains("takes two jobs"), "{refused}");
+    quick().replay_upgrade(job, job, &sales(), &upgrade).unwrap();
+    let refused = quick().replay_upgrade(job, job, &sales(), &CrashPlan::at([3]).into()).unwrap_err();
+    assert!(refused.to_string().contains("takes one job"), "{refused}");
 }

@@ -1,69 +1,13 @@
-//! The parts that the kit's checks are made of: replays and regression files, a slow disk, failing reads, snapshots.
+//! The parts that the kit's checks are made of: a slow disk, failing reads, snapshots.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 #![cfg(feature = "testkit")]
 
 use std::path::Path;
-use std::process::Command;
 
 use millpond::testkit::{
-    self, CollectSink, FaultKind, FaultPlan, ManualClock, ScriptedSource, Setup, StoreSnapshot, TestContext,
+    CollectSink, FaultKind, FaultPlan, ManualClock, ScriptedSource, Setup, StoreSnapshot, TestContext,
 };
-use millpond::{Clock, DStream, ErrorKind, FnSink, Result, RunningContext, StopMode, StreamingContext};
-
-/// An output that appends.
-fn broken(context: &TestContext, words: DStream<String>) {
-    let mailbox = context.outside::<Vec<String>>("mailbox");
-    words.write_to(
-        "mailbox",
-        FnSink::new(move |_, mut words| {
-            mailbox.lock().unwrap().append(&mut words);
-            Ok(())
-        }),
-    );
-}
-
-#[test]
-#[ignore = "fails on purpose: the next test runs it"]
-fn a_broken_job() {
-    testkit::assert_recovers(broken, &vec![vec!["a".to_owned()]]);
-}
-
-/// Runs the broken job's test in `dir`, crashed as `crashes` says. Returns whether it passed, and what it said.
-fn run_broken(dir: &Path, crashes: Option<&str>) -> (bool, String) {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "a_broken_job", "--ignored", "--nocapture"]).current_dir(dir);
-    command.env_remove("MILLPOND_CRASHES").env("RUST_BACKTRACE", "0");
-    crashes.map(|crashes| command.env("MILLPOND_CRASHES", crashes));
-    let output = command.output().unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    (output.status.success(), String::from_utf8_lossy(&said).into_owned())
-}
-
-#[test]
-fn a_failure_is_written_down_and_replayed() {
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::create_dir(dir.path().join("tests")).unwrap();
-    std::fs::write(dir.path().join("tests/testkit_parts.rs"), "").unwrap();
-    let (passed, said) = run_broken(dir.path(), None);
-    assert!(!passed, "{said}");
-    let replay = said.split("MILLPOND_CRASHES=").nth(1).unwrap();
-    let (plan, command) = replay.split_once(' ').unwrap();
-    assert!(command.starts_with("cargo test a_broken_job\n"), "{said}");
-    let written =
-        std::fs::read_to_string(dir.path().join("tests/testkit_parts.millpond-regressions")).unwrap();
-    assert!(written.ends_with(&format!("\na_broken_job {plan}\n")), "{written}");
-    // From the file, and from the line alone.
-    for crashes in [None, Some(plan)] {
-        let (passed, said) = run_broken(dir.path(), crashes);
-        assert!(!passed && said.contains(&format!("after a crash at disk step {plan} of")), "{said}");
-    }
-    let again = std::fs::read_to_string(dir.path().join("tests/testkit_parts.millpond-regressions")).unwrap();
-    assert_eq!(again, written);
-    let (passed, said) = run_broken(dir.path(), Some("1"));
-    assert!(passed, "a crash before anything is written does no harm: {said}");
-    let (passed, said) = run_broken(dir.path(), Some("one"));
-    assert!(!passed && said.contains("is no list of disk steps"), "{said}");
-}
+use millpond::{Clock, DStream, ErrorKind, Result, RunningContext, StopMode, StreamingContext};
 
 fn start(
     store: &Path,

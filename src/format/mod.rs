@@ -11,6 +11,8 @@ pub(crate) mod object;
 pub(crate) mod question;
 pub(crate) mod records;
 pub(crate) mod segment;
+#[cfg(any(feature = "tool", feature = "testkit"))]
+pub(crate) mod shown;
 #[cfg(test)]
 mod spec;
 

@@ -7,12 +7,12 @@ use serde_json::Value;
 
 use crate::error::{ErrorKind, Result};
 use crate::format::records::{BlockRef, InputPlan, PlanRecord, RangeRef, TallyDelta};
+use crate::format::shown::schema::Type;
+use crate::format::shown::value::archive_json;
 use crate::inspect::batches::{BatchReport, batch_report};
 use crate::inspect::open::{ReadStore, open, relative};
 use crate::inspect::report::{Finding, SCHEMA, judge};
-use crate::inspect::schema::Type;
 use crate::inspect::settle::settled;
-use crate::inspect::value_json::archive_json;
 use crate::inspect::view::{View, hex, no_such, stream_id, stream_names};
 use crate::store::extents::read_block;
 

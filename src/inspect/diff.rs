@@ -8,14 +8,14 @@ use serde_json::Value;
 
 use crate::error::Result;
 use crate::format::records::{CheckpointRecord, OperatorRef};
+use crate::format::shown::KeyShape;
+use crate::format::shown::ValueType;
 use crate::inspect::catalog::read_catalog;
 use crate::inspect::entries::{find_operator, live_entries};
-use crate::inspect::key_text::KeyShape;
 use crate::inspect::open::{ReadStore, open};
 use crate::inspect::report::{Finding, SCHEMA, judge};
 use crate::inspect::settle::settled;
 use crate::inspect::state::Segments;
-use crate::inspect::value_json::ValueType;
 use crate::inspect::view::{find_checkpoint, hex};
 use crate::store::segments::GroupSource;
 

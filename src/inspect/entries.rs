@@ -8,13 +8,14 @@ use serde_json::Value;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::records::{CheckpointRecord, OperatorRef};
+use crate::format::shown::KeyShape;
+use crate::format::shown::ValueType;
 use crate::inspect::catalog::{Catalog, read_catalog};
-use crate::inspect::key_text::{KeyShape, parse_key, parse_prefix};
+use crate::inspect::key_text::{parse_key, parse_prefix};
 use crate::inspect::open::{ReadStore, open};
 use crate::inspect::report::{Finding, SCHEMA, judge};
 use crate::inspect::settle::settled;
 use crate::inspect::state::{Committed, Segments};
-use crate::inspect::value_json::ValueType;
 use crate::inspect::view::{find_checkpoint, hex, no_such};
 use crate::record::{group_of, hash_of};
 use crate::store::segments::GroupSource;

@@ -3,10 +3,10 @@
 use csv::{Terminator, Writer, WriterBuilder};
 
 use crate::error::Result;
+use crate::format::shown::KeyShape;
+use crate::format::shown::ValueType;
 use crate::inspect::export::{Out, Rows, Shown, write_error};
 use crate::inspect::export_table::{Column, cell_text, columns};
-use crate::inspect::key_text::KeyShape;
-use crate::inspect::value_json::ValueType;
 
 /// Rows as RFC 4180 has them. What is absent or null is an empty field.
 pub(super) struct CsvRows<'w> {

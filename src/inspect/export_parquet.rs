@@ -15,10 +15,10 @@ use parquet::file::properties::WriterProperties;
 use serde_json::Value;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::shown::KeyShape;
+use crate::format::shown::ValueType;
 use crate::inspect::export::{Out, Rows, Shown, write_error};
 use crate::inspect::export_table::{Cells, Column, cell_text, columns};
-use crate::inspect::key_text::KeyShape;
-use crate::inspect::value_json::ValueType;
 use crate::inspect::view::unhex;
 
 /// So many rows become columns at once.

@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use crate::inspect::key_text::KeyShape;
-use crate::inspect::schema::{Field, Kind, Type};
-use crate::inspect::value_json::{Layout, ValueType};
+use crate::format::shown::KeyShape;
+use crate::format::shown::schema::{Field, Kind, Type};
+use crate::format::shown::value::{Layout, ValueType};
 
 /// A column.
 pub(super) struct Column {

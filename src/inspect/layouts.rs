@@ -6,8 +6,8 @@ use std::time::Duration;
 use rkyv::bytecheck::CheckBytes;
 use serde_json::{Value, json};
 
-use super::schema::Type;
-use super::value_json::archive_json;
+use crate::format::shown::schema::Type;
+use crate::format::shown::value::archive_json;
 use crate::record::{Data, DataBuffer, Described, Schema};
 
 /// The layout is that of the archive, and so are the fields.

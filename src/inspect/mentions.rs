@@ -3,9 +3,9 @@
 
 use serde_json::Value;
 
-use crate::inspect::key_text::KeyShape;
-use crate::inspect::schema::Type;
-use crate::inspect::value_json::archive_json;
+use crate::format::shown::KeyShape;
+use crate::format::shown::schema::Type;
+use crate::format::shown::value::archive_json;
 
 /// What is looked for. A record mentions the key when it has all parts.
 pub(super) struct Mention {

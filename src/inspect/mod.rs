@@ -76,12 +76,10 @@ mod pins;
 mod plan;
 mod progress;
 mod report;
-mod schema;
 mod settle;
 mod state;
 mod summary;
 mod value_archive;
-mod value_json;
 mod verify;
 mod view;
 mod why;
@@ -101,7 +99,7 @@ pub use diff::{Change, DiffReport, KeyDiff, OperatorDiff, diff};
 pub use entries::{EntryReport, StateQuery, StateReport, state};
 pub use export::{ExportFormat, ExportQuery, ExportReport, export, export_file};
 pub use growth::{GrowthReport, SizeReport, growth};
-pub(crate) use key_text::{KeyShape, parse_key};
+pub(crate) use key_text::parse_key;
 pub use lineage::{LineageNodeReport, LineageReport, lineage};
 pub(crate) use open::{ReadStore, open};
 pub use pins::checkpoint_number;
@@ -114,7 +112,6 @@ pub use report::{
 };
 pub use summary::inspect;
 pub(crate) use value_archive::shortened;
-pub(crate) use value_json::ValueType;
 pub use verify::{verify, verify_deep};
 pub use why::{EntryPlace, KeyAtCheckpoint, KeyChange, WhyChange, WhyReport, why};
 pub use why_input::{MentionReport, WhyBatch, WhyBlock, WhyInput};
@@ -123,7 +120,7 @@ pub use why_replay::{CauseReport, KeyReplayReport, RecordsReport, TouchReport};
 /// Shows bytes as a key and as a value of types by their names. What a key is shown as leads back to it.
 #[cfg(fuzzing)]
 pub(crate) fn show(key_type: &str, value_type: &str, schema: &str, bytes: &[u8]) {
-    if let Some(shown) = key_text::KeyShape::of(key_type).and_then(|shape| shape.decode(bytes)) {
+    if let Some(shown) = crate::format::shown::KeyShape::of(key_type).and_then(|shape| shape.decode(bytes)) {
         let text = shown.as_str().map_or_else(|| shown.to_string(), str::to_owned);
         let text = if key_type == "()" { "()".to_owned() } else { text };
         let again = key_text::parse_key(key_type, &text).ok();
@@ -133,7 +130,7 @@ pub(crate) fn show(key_type: &str, value_type: &str, schema: &str, bytes: &[u8])
             "`{text}` is another key: {again:?}"
         );
     }
-    if let Some(value_type) = value_json::ValueType::of(value_type, schema) {
+    if let Some(value_type) = crate::format::shown::ValueType::of(value_type, schema) {
         // Its text is written too: nothing may take more than a multiple of what there is.
         let text = value_type.decode(bytes).map_or(0, |value| value.to_string().len());
         assert!(text <= 64 * bytes.len() + 4_096, "{text} bytes from {}", bytes.len());

@@ -9,6 +9,8 @@ use crate::inspect::report::{Finding, RestartReport};
 use crate::inspect::state::{Committed, Segments};
 use crate::inspect::summary::Restart;
 
+pub(super) use crate::format::shown::hex;
+
 /// A store with every retained checkpoint opened and as much of them read as choosing takes.
 pub(super) struct View<'s> {
     pub(super) catalog: Catalog,
@@ -102,15 +104,6 @@ pub(super) fn stream_names(catalog: &Catalog) -> BTreeMap<u64, String> {
 /// A stream's id as 16 hexadecimal digits.
 pub(super) fn stream_id(stream: u64) -> String {
     format!("{stream:016x}")
-}
-
-/// Bytes as hexadecimal digits.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .flat_map(|byte| [byte >> 4, byte & 15])
-        .filter_map(|digit| char::from_digit(digit.into(), 16))
-        .collect()
 }
 
 /// The bytes that hexadecimal digits stand for.

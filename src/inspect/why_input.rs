@@ -8,13 +8,13 @@ use crate::error::{ErrorKind, Result};
 use crate::format::block::{BlockEncoding, BlockHeader, for_each_record};
 use crate::format::frame::HEADER_BYTES;
 use crate::format::records::{BlockRef, InputPlan, LineageNode, OperatorRef, PlanRecord};
+use crate::format::shown::schema::Type;
 use crate::id::StreamId;
 use crate::inspect::batch::RangeReport;
 use crate::inspect::block::{RecordReport, archive_report, line_report, read_found, record_schema};
 use crate::inspect::mentions::Mention;
 use crate::inspect::open::ReadStore;
 use crate::inspect::report::Finding;
-use crate::inspect::schema::Type;
 use crate::inspect::view::{View, stream_id, stream_names};
 
 const REMEDY: &str = "put the file back from a copy: the batch cannot be computed again without it";

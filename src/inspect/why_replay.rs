@@ -5,9 +5,9 @@ use serde_json::Value;
 
 use crate::error::Result;
 use crate::format::question::{KeyReplay, ReplayedCause, ReplayedPlace, ReplayedTouch};
+use crate::format::shown::ValueType;
+use crate::format::shown::hex;
 use crate::inspect::batch::RangeReport;
-use crate::inspect::value_json::ValueType;
-use crate::inspect::view::hex;
 use crate::inspect::why_input::{InputReader, MentionReport};
 
 /// What touched a key when the retained batches were computed again.

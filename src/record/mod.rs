@@ -21,7 +21,7 @@ pub(crate) use key_table::KeyTable;
 pub(crate) use key_text::key_text;
 #[cfg(feature = "testkit")]
 pub(crate) use key_text::known_key_text;
-#[cfg(feature = "tool")]
+#[cfg(any(feature = "tool", feature = "testkit"))]
 pub(crate) use key_text::outermost;
 pub(crate) use nested::Nested;
 pub use text::{Text, Words};

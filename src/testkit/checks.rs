@@ -2,22 +2,21 @@
 
 use crate::store::DiskStep;
 use crate::testkit::run::{Case, Describe, crashes};
-use crate::testkit::{CrashPlan, Difference, Failure, Input, Outcome, Setup, TestContext};
+use crate::testkit::{CrashPlan, Difference, Failure, Input, Outcome, Replay, Setup, TestContext};
 
 impl<I: Input> Case<'_, I> {
     pub(super) fn failure(
         &self,
         case: impl Into<String>,
-        plan: Option<&CrashPlan>,
+        replay: Option<Replay>,
         differences: Vec<Difference>,
     ) -> Failure {
-        let (plan, setup) = (plan.cloned(), Box::new(self.setup.clone()));
-        Failure { case: case.into(), differences, error: None, plan, setup }
+        Failure { case: case.into(), differences, error: None, replay, setup: Box::new(self.setup.clone()) }
     }
 
     /// A run that must come through, after the crashes of `plan` if there are any.
     pub(super) fn outcome_of(&self, case: &str, plan: &CrashPlan) -> Result<Outcome, Failure> {
-        let planned = Some(plan).filter(|plan| !plan.0.is_empty());
+        let planned = Some(plan).filter(|plan| !plan.0.is_empty()).cloned().map(Replay::from);
         self.run(&crashes(plan))
             .map_err(|error| Failure { error: Some(error.into()), ..self.failure(case, planned, Vec::new()) })
     }

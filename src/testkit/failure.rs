@@ -4,7 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::error::Error;
-use crate::testkit::{Difference, Setup};
+use crate::testkit::replay::Replayed;
+use crate::testkit::{Difference, Replay, Setup};
 
 /// How many differences are shown.
 const SHOWN_MAX: usize = 5;
@@ -58,8 +59,8 @@ pub struct Failure {
     pub differences: Vec<Difference>,
     /// What stopped the job.
     pub error: Option<Box<Error>>,
-    /// The crashes, when there were any.
-    pub plan: Option<CrashPlan>,
+    /// The case, to be run again; `None` when nothing was done to the job.
+    pub replay: Option<Replay>,
     /// How the job ran.
     pub setup: Box<Setup>,
 }
@@ -76,13 +77,14 @@ impl fmt::Display for Failure {
         if let Some(more @ 1..) = self.differences.len().checked_sub(SHOWN_MAX) {
             writeln!(f, "  and {more} more")?;
         }
-        writeln!(f, "  how it ran: {:?}", self.setup)?;
-        let Some(plan) = &self.plan else { return Ok(()) };
-        let test = std::thread::current();
-        let test = test.name().filter(|name| *name != "main").unwrap_or("NAME_OF_THE_TEST");
-        let steps = plan.0.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
-        writeln!(f, "  again: {}={plan} cargo test {test}", super::regressions::REPLAY)?;
-        write!(f, "  or in code: setup.run_and_recover(job, &input, &CrashPlan::at([{steps}]))")
+        write!(f, "  how it ran: {:?}", self.setup)?;
+        let Some(replay) = &self.replay else { return Ok(()) };
+        let call = if matches!(replay.0, Replayed::Upgrade(_)) {
+            "replay_upgrade(old_job, new_job, "
+        } else {
+            "replay(job, "
+        };
+        write!(f, "\n  in code: setup.{call}&input, &\"{replay}\".parse().unwrap())")
     }
 }
 

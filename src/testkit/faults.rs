@@ -1,11 +1,15 @@
 //! Does a job survive a disk that fails for a moment?
 
-use crate::error::Error;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
 use crate::store::{DiskStep, FaultPlan};
 use crate::testkit::checks::{case, step_text};
 use crate::testkit::recovers::spread;
+use crate::testkit::replay::{Replay, Replayed};
 use crate::testkit::run::{Case, first_failure};
-use crate::testkit::{Failure, FaultKind, Input, Outcome, Setup, TestContext};
+use crate::testkit::{CrashPlan, Failure, FaultKind, Input, Outcome, Setup, TestContext};
 
 /// For how many steps a disk is full before it has space again.
 const FULL_STEPS: u64 = 3;
@@ -27,7 +31,87 @@ pub struct FaultCoverage {
 }
 
 /// A fault of one life.
-type Fault = (std::ops::Range<u64>, FaultKind);
+type Fault = (Range<u64>, FaultKind);
+
+/// What the disk does in one life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum FaultyLife {
+    Steps(Vec<Fault>),
+    Read(u64),
+}
+
+impl FaultyLife {
+    fn plan(&self) -> Arc<FaultPlan> {
+        match self {
+            FaultyLife::Steps(faults) => FaultPlan::in_order(faults.iter().cloned()),
+            FaultyLife::Read(read) => FaultPlan::failing_reads(*read..*read + 1),
+        }
+    }
+
+    fn told(&self, life: usize, plan: &FaultPlan) -> String {
+        let fault = |(steps, kind): &Fault| {
+            let (first, what) = (steps.start, step_text(&plan.passed(), steps.start));
+            let steps = match steps.end - first {
+                1 => format!("step {first}"),
+                _ => format!("steps {first} to {}", steps.end - 1),
+            };
+            format!("{kind:?} at disk {steps} of life {life} ({what})")
+        };
+        match self {
+            FaultyLife::Steps(faults) => faults.iter().map(fault).collect::<Vec<_>>().join(", then "),
+            FaultyLife::Read(read) => {
+                let what = step_text(&plan.reads(), *read);
+                format!("an error at read {read} of life {life} ({what})")
+            }
+        }
+    }
+
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        if let Some(read) = text.strip_prefix("read@") {
+            return Some(FaultyLife::Read(numbered(read, 1)?.start));
+        }
+        let fault = |text: &str| {
+            let (kind, step) = text.split_once('@')?;
+            let kind = KINDS.iter().find(|(name, _)| *name == kind)?.1;
+            Some((numbered(step, length(kind))?, kind))
+        };
+        text.split('+').map(fault).collect::<Option<_>>().map(FaultyLife::Steps)
+    }
+}
+
+impl fmt::Display for FaultyLife {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FaultyLife::Steps(faults) => {
+                let name = |kind| KINDS.iter().find(|(_, known)| *known == kind).map_or("", |(name, _)| name);
+                let texts = faults.iter().map(|(steps, kind)| format!("{}@{}", name(*kind), steps.start));
+                f.write_str(&texts.collect::<Vec<_>>().join("+"))
+            }
+            FaultyLife::Read(read) => write!(f, "read@{read}"),
+        }
+    }
+}
+
+/// Kinds as they are written in a case.
+const KINDS: [(&str, FaultKind); 4] = [
+    ("crash", FaultKind::Crash),
+    ("io", FaultKind::Io),
+    ("full", FaultKind::Full),
+    ("short", FaultKind::ShortWrite),
+];
+
+fn length(kind: FaultKind) -> u64 {
+    if kind == FaultKind::Full { FULL_STEPS } else { 1 }
+}
+
+fn numbered(step: &str, length: u64) -> Option<Range<u64>> {
+    let first = step.parse().ok().filter(|first| *first > 0)?;
+    Some(first..length.checked_add(first)?)
+}
+
+fn fault(step: u64, kind: FaultKind) -> Fault {
+    (step..step + length(kind), kind)
+}
 
 impl Setup {
     /// As [`assert_withstands_faults`](crate::testkit::assert_withstands_faults).
@@ -40,21 +124,16 @@ impl Setup {
         input: &I,
     ) -> Result<FaultCoverage, Failure> {
         let case = case(self, &job, input);
-        let counting = FaultPlan::in_order([]);
-        let expected = case.run(std::slice::from_ref(&counting)).map_err(|error| Failure {
-            error: Some(error.into()),
-            ..case.failure("a run that nothing disturbed", None, Vec::new())
-        })?;
-        let passed = counting.passed();
-        let singles: Vec<Vec<Vec<Fault>>> = (1..=passed.len() as u64)
+        let (expected, passed) = undisturbed(&case)?;
+        let singles: Vec<Vec<FaultyLife>> = (1..=passed.len() as u64)
             .flat_map(|step| kinds_at(&passed, step))
-            .map(|fault| vec![vec![fault]])
+            .map(|fault| vec![FaultyLife::Steps(vec![fault])])
             .collect();
-        let check = |lives: &Vec<Vec<Fault>>| compare(&case, &expected, &passed, lives);
+        let check = |lives: &Vec<FaultyLife>| compare(&case, &expected, lives);
         let failed = first_failure(singles.len(), |at| check(&singles[at]));
         failed.map_or(Ok(()), Err)?;
         let reads = failing_reads(&case, &expected, passed.len() as u64)?;
-        let pairs = pairs_of(&passed);
+        let pairs = pairs_of(passed.len() as u64);
         let chosen = spread(&(0..pairs.len()).collect::<Vec<_>>(), self.pairs_max);
         let failed = first_failure(chosen.len(), |at| check(&pairs[chosen[at]]));
         failed.map_or(Ok(()), Err)?;
@@ -67,33 +146,49 @@ impl Setup {
             pairs_left_out,
         })
     }
+
+    /// The same with these faults alone, one after the other, each in a life of its own.
+    pub(super) fn withstands<I: Input>(
+        &self,
+        job: impl Fn(&TestContext, I::Streams) + Sync,
+        input: &I,
+        lives: &[FaultyLife],
+    ) -> Result<(), Failure> {
+        let case = case(self, &job, input);
+        let (expected, _) = undisturbed(&case)?;
+        compare(&case, &expected, lives).map_or(Ok(()), Err)
+    }
+}
+
+/// What a run must come to, and its disk steps.
+fn undisturbed<I: Input>(case: &Case<'_, I>) -> Result<(Outcome, Vec<DiskStep>), Failure> {
+    let counting = FaultPlan::in_order([]);
+    let run = case.run(std::slice::from_ref(&counting));
+    let expected = run.map_err(|error| Failure {
+        error: Some(error.into()),
+        ..case.failure("a run that nothing disturbed", None, Vec::new())
+    })?;
+    Ok((expected, counting.passed()))
 }
 
 /// Starts after a crash read what is stored; each of these reads fails once.
 fn failing_reads<I: Input>(case: &Case<'_, I>, expected: &Outcome, steps: u64) -> Result<usize, Failure> {
     let mut count = 0;
     for crash in [steps / 3, steps * 2 / 3, steps].map(|step| step.max(1)) {
-        let crashed = || FaultPlan::in_order([(crash..crash + 1, FaultKind::Crash)]);
+        let crashed = FaultyLife::Steps(vec![fault(crash, FaultKind::Crash)]);
         let counting = FaultPlan::in_order([]);
-        let told = format!("after a crash at disk step {crash}");
-        let stopped = |told: String, error: Error| Failure {
+        case.run(&[crashed.plan(), counting.clone()]).map_err(|error| Failure {
             error: Some(error.into()),
-            ..case.failure(told, None, Vec::new())
-        };
-        case.run(&[crashed(), counting.clone()]).map_err(|error| stopped(told.clone(), error))?;
-        let reads = counting.reads();
-        count += reads.len();
-        let failed = first_failure(reads.len(), |at| {
-            let read = at as u64 + 1;
-            let what = step_text(&reads, read);
-            let told = format!("{told}, then an error at read {read} of the start after it ({what})");
-            match case.run(&[crashed(), FaultPlan::failing_reads(read..read + 1)]) {
-                Err(error) => Some(stopped(told, error)),
-                Ok(found) => {
-                    let differences = expected.differences(&found);
-                    (!differences.is_empty()).then(|| case.failure(told, None, differences))
-                }
-            }
+            ..case.failure(
+                format!("after a crash at disk step {crash}"),
+                Some(CrashPlan::at([crash]).into()),
+                Vec::new(),
+            )
+        })?;
+        let reads = counting.reads().len();
+        count += reads;
+        let failed = first_failure(reads, |at| {
+            compare(case, expected, &[crashed.clone(), FaultyLife::Read(at as u64 + 1)])
         });
         failed.map_or(Ok(()), Err)?;
     }
@@ -102,38 +197,31 @@ fn failing_reads<I: Input>(case: &Case<'_, I>, expected: &Outcome, steps: u64) -
 
 /// Every way in which a step can fail.
 fn kinds_at(passed: &[DiskStep], step: u64) -> Vec<Fault> {
-    let mut faults = vec![(step..step + 1, FaultKind::Io), (step..step + FULL_STEPS, FaultKind::Full)];
+    let mut faults = vec![fault(step, FaultKind::Io), fault(step, FaultKind::Full)];
     if passed.get(step as usize - 1).is_some_and(|step| step.what == "write") {
-        faults.push((step..step + 1, FaultKind::ShortWrite));
+        faults.push(fault(step, FaultKind::ShortWrite));
     }
     faults
 }
 
 /// A full disk, then an error in the same life; and an error, then each kind in the life after it.
-fn pairs_of(passed: &[DiskStep]) -> Vec<Vec<Vec<Fault>>> {
+fn pairs_of(steps: u64) -> Vec<Vec<FaultyLife>> {
     let mut pairs = Vec::new();
-    let steps = passed.len() as u64;
     for first in 1..=steps {
         for second in 1..=steps {
-            let (io, full) =
-                ((first..first + 1, FaultKind::Io), (first..first + FULL_STEPS, FaultKind::Full));
+            let (io, full) = (fault(first, FaultKind::Io), fault(first, FaultKind::Full));
             let kind = [FaultKind::Io, FaultKind::ShortWrite, FaultKind::Full][(first + second) as usize % 3];
-            pairs.push(vec![vec![io], vec![(second..second + 1, kind)]]);
+            pairs.push(vec![FaultyLife::Steps(vec![io]), FaultyLife::Steps(vec![fault(second, kind)])]);
             if second >= first + FULL_STEPS {
-                pairs.push(vec![vec![full, (second..second + 1, FaultKind::Io)]]);
+                pairs.push(vec![FaultyLife::Steps(vec![full, fault(second, FaultKind::Io)])]);
             }
         }
     }
     pairs
 }
 
-fn compare<I: Input>(
-    case: &Case<'_, I>,
-    expected: &Outcome,
-    passed: &[DiskStep],
-    lives: &[Vec<Fault>],
-) -> Option<Failure> {
-    let plans: Vec<_> = lives.iter().map(|faults| FaultPlan::in_order(faults.iter().cloned())).collect();
+fn compare<I: Input>(case: &Case<'_, I>, expected: &Outcome, lives: &[FaultyLife]) -> Option<Failure> {
+    let plans: Vec<_> = lives.iter().map(FaultyLife::plan).collect();
     let (differences, error) = match case.run(&plans) {
         Ok(found) => (expected.differences(&found), None),
         Err(error) => (Vec::new(), Some(Box::new(error))),
@@ -141,16 +229,9 @@ fn compare<I: Input>(
     if differences.is_empty() && error.is_none() {
         return None;
     }
-    let fault = |life: usize, (steps, kind): &Fault| {
-        let (first, last) = (steps.start, steps.end - 1);
-        let what = if life == 0 { step_text(passed, first) } else { step_text(&plans[life].passed(), first) };
-        format!("{kind:?} at disk steps {first} to {last} of life {} ({what})", life + 1)
-    };
-    let told: Vec<String> = lives
-        .iter()
-        .enumerate()
-        .flat_map(|(life, faults)| faults.iter().map(move |of| (life, of)))
-        .map(|(life, of)| fault(life, of))
-        .collect();
-    Some(Failure { error, ..case.failure(format!("after {}", told.join(", then ")), None, differences) })
+    let told: Vec<String> =
+        lives.iter().zip(&plans).enumerate().map(|(at, (life, plan))| life.told(at + 1, plan)).collect();
+    let replay = Replay(Replayed::Faults(lives.to_vec()));
+    let told = format!("after {}", told.join(", then "));
+    Some(Failure { error, ..case.failure(told, Some(replay), differences) })
 }

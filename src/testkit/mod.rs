@@ -10,7 +10,9 @@
 //! * [`assert_withstands_faults`]: when any step on the disk fails for a moment.
 //!
 //! What does not come out as it should is reported with the operator, the key, what was expected and what was found,
-//! and with a line that replays the case. [`Setup`] says how a job runs, and has the same checks as methods that
+//! and with a line that replays the case. It is also written to a file `NAME_OF_THE_SOURCE.millpond-regressions` beside
+//! the test, and run first from then on. With the variable `MILLPOND_CASE` set to a case, it alone is run, and the other
+//! checks of the test do nothing. [`Setup`] says how a job runs, and has the same checks as methods that
 //! return what they find. [`strategies`] make input, setups and crashes for proptest.
 //!
 //! The guide is `docs/testing-your-job.md`.
@@ -41,6 +43,7 @@ mod outcome;
 mod readable;
 mod recovers;
 mod regressions;
+mod replay;
 mod run;
 mod setup;
 mod sink;
@@ -57,6 +60,7 @@ pub use faults::FaultCoverage;
 pub use input::Input;
 pub use outcome::{Difference, Outcome};
 pub use recovers::Coverage;
+pub use replay::Replay;
 pub use setup::Setup;
 pub use sink::CollectSink;
 pub use snapshot::StoreSnapshot;
@@ -68,7 +72,7 @@ pub use crate::rdd::LocalRdds;
 pub use crate::store::{DiskStep, FaultKind, FaultPlan};
 pub use crate::time::ManualClock;
 
-use regressions::Regressions;
+use regressions::check;
 
 /// Fails the test with the page of a failure.
 fn passed<T>(check: &str, outcome: Result<T, Failure>) -> T {
@@ -132,9 +136,6 @@ pub fn run_and_recover<I: Input>(
 /// start after it) recoveries that go through the same operations on the same kinds of files count as one, and
 /// [`Setup::pairs_max`] of these pairs are run at most, spread evenly. [`Setup::recovers`] returns the numbers.
 ///
-/// A case that fails is also written to a file `NAME_OF_THE_SOURCE.millpond-regressions` beside the test, and run first
-/// from then on. With the variable `MILLPOND_CRASHES` set to the disk steps of a case, it alone is run.
-///
 /// ```
 /// use millpond::DStream;
 /// use millpond::testkit::{self, TestContext};
@@ -148,20 +149,13 @@ pub fn run_and_recover<I: Input>(
 /// line that replays it.
 #[track_caller]
 pub fn assert_recovers<I: Input>(job: impl Fn(&TestContext, I::Streams) + Sync, input: &I) {
-    let regressions = Regressions::of(Location::caller());
-    let setup = Setup::default();
-    let asked = Regressions::asked();
-    let first = asked.clone().map_or_else(|| regressions.known(), |plan| vec![plan]);
-    let known = first.iter().try_for_each(|plan| setup.recovers_from(&job, input, plan));
-    let outcome = match known {
-        Ok(()) if asked.is_none() => setup.recovers(&job, input).map(drop),
-        known => known,
-    };
-    let Err(failure) = outcome else { return };
-    let written = regressions.add(&failure).map_or_else(String::new, |path| {
-        format!("\n  written to {}, from which it is run first", path.display())
-    });
-    panic!("the job does not recover: {failure}{written}");
+    check(
+        "the job does not recover",
+        "crashes",
+        Location::caller(),
+        |replay| Setup::default().replay(&job, input, replay),
+        || Setup::default().recovers(&job, input).map(drop),
+    );
 }
 
 /// Asserts that what a job computes depends on its input alone: it is run several times as it is, which gives the hash
@@ -181,7 +175,13 @@ pub fn assert_recovers<I: Input>(job: impl Fn(&TestContext, I::Streams) + Sync, 
 /// When a run does not come to the same, with the way in which it was run, the operator, the key, and both values.
 #[track_caller]
 pub fn assert_deterministic<I: Input>(job: impl Fn(&TestContext, I::Streams) + Sync, input: &I) {
-    passed("the job is not deterministic", Setup::default().deterministic(job, input));
+    check(
+        "the job is not deterministic",
+        "run",
+        Location::caller(),
+        |replay| Setup::default().replay(&job, input, replay),
+        || Setup::default().deterministic(&job, input),
+    );
 }
 
 /// Asserts that a new version of a job can take over the store of the old one at any point: before the first batch and
@@ -222,7 +222,13 @@ pub fn assert_upgrades<I: Input>(
     new_job: impl Fn(&TestContext, I::Streams) + Sync,
     input: &I,
 ) -> Vec<Upgraded> {
-    passed("the new version does not take over", Setup::default().upgrades(old_job, new_job, input))
+    check(
+        "the new version does not take over",
+        "upgrade",
+        Location::caller(),
+        |replay| Setup::default().replay_upgrade(&old_job, &new_job, input, replay).map(|one| vec![one]),
+        || Setup::default().upgrades(&old_job, &new_job, input),
+    )
 }
 
 /// Asserts that a job survives a disk that fails for a moment: every step on the disk is made to fail once with an
@@ -244,5 +250,11 @@ pub fn assert_upgrades<I: Input>(
 /// When a run does not come to the same, with the fault, the operator, the key, what was expected and found.
 #[track_caller]
 pub fn assert_withstands_faults<I: Input>(job: impl Fn(&TestContext, I::Streams) + Sync, input: &I) {
-    passed("the job does not withstand a fault", Setup::default().withstands_faults(job, input));
+    check(
+        "the job does not withstand a fault",
+        "faults",
+        Location::caller(),
+        |replay| Setup::default().replay(&job, input, replay),
+        || Setup::default().withstands_faults(&job, input).map(drop),
+    );
 }

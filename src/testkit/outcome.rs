@@ -24,6 +24,8 @@ struct Contents {
     operator: String,
     key_type: String,
     value_type: String,
+    /// Empty where it is not known.
+    schema: String,
     keys: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
@@ -65,7 +67,8 @@ impl Outcome {
             })?;
             let types = state.state_type();
             let (operator, key_type) = (state.name().to_owned(), types.key.clone());
-            Ok(Contents { operator, key_type, value_type: types.value.clone(), keys })
+            let schema = types.schema.text.as_deref().unwrap_or_default().to_owned();
+            Ok(Contents { operator, key_type, value_type: types.value.clone(), schema, keys })
         };
         let states = own.map(contents).collect::<Result<_>>()?;
         Ok(Outcome { job, states, outputs, outside, starts })
@@ -162,7 +165,7 @@ impl Contents {
         for key in keys {
             let (expected, found_value) = (self.keys.get(key), found.keys.get(key));
             if expected != found_value {
-                let shown = |value: &Vec<u8>| value_text(&self.value_type, value);
+                let shown = |value: &Vec<u8>| value_text(&self.value_type, &self.schema, value);
                 all.push(Difference::State {
                     operator: self.operator.clone(),
                     key: key_text(&self.key_type, key),
@@ -204,7 +207,7 @@ pub enum Difference {
         operator: String,
         /// The key, as `Debug` shows it where its type is one of the crate's; else as hexadecimal digits.
         key: String,
-        /// What it should be; `None` for nothing.
+        /// What it should be, as JSON by the schema of its type; `None` for nothing.
         expected: Option<String>,
         /// What it is.
         found: Option<String>,

@@ -102,14 +102,14 @@ impl Undisturbed {
             Err(error) => {
                 return Err(Failure {
                     error: Some(error.into()),
-                    ..case.failure(told(), Some(plan), Vec::new())
+                    ..case.failure(told(), Some(plan.clone().into()), Vec::new())
                 });
             }
         };
         if differences.is_empty() {
             return Ok(last.passed_in_start());
         }
-        Err(case.failure(told(), Some(plan), differences))
+        Err(case.failure(told(), Some(plan.clone().into()), differences))
     }
 
     fn crashes_text(&self, plan: &CrashPlan, lives: &[Vec<DiskStep>]) -> String {

@@ -1,9 +1,12 @@
 //! Does a new version of a job go on with the state of the old one?
 
+use std::fmt;
+
 use crate::driver::StopMode;
 use crate::error::Error;
 use crate::store::{DiskStep, FaultPlan};
 use crate::testkit::checks::{case, step_text};
+use crate::testkit::replay::{Replay, Replayed};
 use crate::testkit::run::{Case, Ended, Home, first_failure};
 use crate::testkit::{Failure, FaultKind, Input, Outcome, Setup, StoreSnapshot, TestContext};
 use crate::time::Clock;
@@ -38,34 +41,76 @@ impl Setup {
         input: &I,
     ) -> Result<Vec<Upgraded>, Failure> {
         let (old, new) = (case(self, &old_job, input), case(self, &new_job, input));
-        let points = (0..=old.batches())
-            .flat_map(|batches| [StopMode::Graceful, StopMode::Now].map(|stopped| (batches, stopped)));
-        points.map(|(batches, stopped)| upgrade(&old, &new, batches, stopped)).collect()
+        let points = (0..=old.batches()).flat_map(|batches_before| {
+            let ends = [StopMode::Graceful, StopMode::Now];
+            ends.map(|stopped| Handing { batches_before, stopped, crash: None })
+        });
+        points.map(|point| point.check(&old, &new)).collect()
     }
 }
 
-fn upgrade<I: Input>(
-    old: &Case<'_, I>,
-    new: &Case<'_, I>,
+/// How the old version ends and the new one begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Handing {
     batches_before: u64,
     stopped: StopMode,
-) -> Result<Upgraded, Failure> {
-    let how = if stopped == StopMode::Graceful { "stopped" } else { "crashed" };
-    let point =
-        format!("the old version {how} after batch {batches_before}, the new one started on its store");
-    let stopped_by =
-        |error: Error| Failure { error: Some(error.into()), ..new.failure(point.clone(), None, Vec::new()) };
-    let handover = Handover::reach(old, batches_before, stopped).map_err(stopped_by)?;
-    let counting = FaultPlan::in_order([]);
-    let home = handover.home().map_err(stopped_by)?;
-    let outcome = new.run_in(&home, std::slice::from_ref(&counting)).map_err(stopped_by)?;
-    drop(home);
-    let start = counting.passed_in_start();
-    let failed =
-        first_failure(start.len(), |at| handover.crash(new, &point, at as u64 + 1, &start, &outcome));
-    match failed {
-        Some(failure) => Err(failure),
-        None => Ok(Upgraded { batches_before, stopped, outcome }),
+    /// The start of the new version is crashed at this step alone; `None` for no step, then each of them.
+    crash: Option<u64>,
+}
+
+impl fmt::Display for Handing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{},{}", self.batches_before, self.how())?;
+        self.crash.map_or(Ok(()), |step| write!(f, ",{step}"))
+    }
+}
+
+impl Handing {
+    fn how(&self) -> &'static str {
+        if self.stopped == StopMode::Graceful { "stopped" } else { "crashed" }
+    }
+
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split(',');
+        let batches_before = parts.next()?.parse().ok()?;
+        let stopped = match parts.next()? {
+            "stopped" => StopMode::Graceful,
+            "crashed" => StopMode::Now,
+            _ => return None,
+        };
+        let crash = match parts.next() {
+            Some(step) => Some(step.parse().ok().filter(|step| *step > 0)?),
+            None => None,
+        };
+        parts.next().is_none().then_some(Handing { batches_before, stopped, crash })
+    }
+
+    pub(super) fn check<I: Input>(&self, old: &Case<'_, I>, new: &Case<'_, I>) -> Result<Upgraded, Failure> {
+        let (batches_before, stopped) = (self.batches_before, self.stopped);
+        let how = self.how();
+        let point =
+            format!("the old version {how} after batch {batches_before}, the new one started on its store");
+        let replay = |crash| Replay(Replayed::Upgrade(Handing { crash, ..self.clone() }));
+        let stopped_by = |error: Error| {
+            let failure = new.failure(point.clone(), Some(replay(None)), Vec::new());
+            Failure { error: Some(error.into()), ..failure }
+        };
+        let handover = Handover::reach(old, batches_before, stopped).map_err(stopped_by)?;
+        let counting = FaultPlan::in_order([]);
+        let home = handover.home().map_err(stopped_by)?;
+        let outcome = new.run_in(&home, std::slice::from_ref(&counting)).map_err(stopped_by)?;
+        drop(home);
+        let start = counting.passed_in_start();
+        let steps: Vec<u64> =
+            self.crash.map_or_else(|| (1..=start.len() as u64).collect(), |step| vec![step]);
+        let failed = first_failure(steps.len(), |at| {
+            let failure = handover.crash(new, &point, steps[at], &start, &outcome)?;
+            Some(Failure { replay: Some(replay(Some(steps[at]))), ..failure })
+        });
+        match failed {
+            Some(failure) => Err(failure),
+            None => Ok(Upgraded { batches_before, stopped, outcome }),
+        }
     }
 }
 

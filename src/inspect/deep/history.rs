@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::format::records::{CheckpointRecord, OperatorRef, PlanRecord};
+use crate::format::shown::schema::Type;
+use crate::format::shown::value::archive_json;
 use crate::inspect::catalog::Catalog;
 use crate::inspect::deep::Violations;
 use crate::inspect::log::Log;
 use crate::inspect::report::DeepReport;
-use crate::inspect::schema::Type;
 use crate::inspect::state::Committed;
-use crate::inspect::value_json::archive_json;
 
 pub(super) fn check(
     catalog: &Catalog,

@@ -8,13 +8,13 @@ use crate::error::{ErrorKind, Result};
 use crate::format::frame::HEADER_BYTES;
 use crate::format::records::{CheckpointRecord, OperatorRef};
 use crate::format::segment::{Entry, entries, entry_bytes};
+use crate::format::shown::KeyShape;
+use crate::format::shown::ValueType;
+use crate::format::shown::hex;
 use crate::inspect::deep::Violations;
-use crate::inspect::key_text::KeyShape;
 use crate::inspect::open::ReadStore;
 use crate::inspect::report::DeepReport;
 use crate::inspect::state::{Committed, Segments};
-use crate::inspect::value_json::ValueType;
-use crate::inspect::view::hex;
 use crate::record::{group_of, hash_of};
 use crate::store::segments::{GroupSource, LiveSize};
 

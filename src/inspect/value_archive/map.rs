@@ -4,8 +4,8 @@ use serde_json::Value;
 
 use super::{Image, Writer};
 use crate::error::Result;
-use crate::inspect::schema::Type;
-use crate::inspect::value_json::{MAP_NODE_ENTRIES, MapNode, UNIT};
+use crate::format::shown::schema::Type;
+use crate::format::shown::value::{MAP_NODE_ENTRIES, MapNode, UNIT};
 
 /// A node, and the sizes that it has with its rest.
 pub(super) struct MapLayout {

@@ -7,12 +7,45 @@ use serde_json::{Map, Value};
 
 use self::map::MapLayout;
 use crate::error::Result;
-use crate::inspect::schema::{Field, Kind, Type, Variant};
-use crate::inspect::value_json::{Layout, ValueType};
+use crate::format::shown::schema::{Field, Kind, Type, Variant};
+use crate::format::shown::value::{Layout, ValueType};
 use crate::inspect::view::{no_such, unhex};
 
 /// How deep values are followed: less than what a reader does.
 const DEPTH_MAX: usize = 100;
+
+impl Type {
+    /// Whether a value of it may be shown as null.
+    fn is_nullable(&self) -> bool {
+        match &self.kind {
+            Kind::Unit | Kind::Option(_) => true,
+            Kind::Boxed(inner) | Kind::Nested(inner) => inner.is_nullable(),
+            // A single field without a name stands for itself.
+            Kind::Struct(fields) => {
+                matches!(&fields[..], [only] if only.name == "0" && only.r#type.is_nullable())
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether any part of it can be read by its own program only.
+    fn has_opaque(&self) -> bool {
+        let any = |fields: &[Field]| fields.iter().any(|field| field.r#type.has_opaque());
+        match &self.kind {
+            Kind::Opaque => true,
+            Kind::List(inner) | Kind::Array(inner, _) | Kind::Option(inner) | Kind::Boxed(inner) => {
+                inner.has_opaque()
+            }
+            Kind::Set(inner) | Kind::Nested(inner) => inner.has_opaque(),
+            Kind::Map(key, value) => key.has_opaque() || value.has_opaque(),
+            Kind::Tuple(fields) | Kind::Struct(fields) => any(fields),
+            Kind::Enum(variants) | Kind::Result(variants) => {
+                variants.iter().any(|variant| any(&variant.fields))
+            }
+            _ => false,
+        }
+    }
+}
 
 impl ValueType {
     /// The bytes of the value that [`decode`](Self::decode) shows as `value`.

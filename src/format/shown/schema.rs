@@ -6,14 +6,14 @@ const DEPTH_MAX: usize = 64;
 
 /// A type, and the layout of its archived root.
 #[derive(Debug, PartialEq)]
-pub(super) struct Type {
-    pub(super) kind: Kind,
-    pub(super) size: usize,
-    pub(super) align: usize,
+pub(crate) struct Type {
+    pub(crate) kind: Kind,
+    pub(crate) size: usize,
+    pub(crate) align: usize,
 }
 
 #[derive(Debug, PartialEq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Unsigned,
     Signed,
     Float,
@@ -43,22 +43,22 @@ pub(super) enum Kind {
 }
 
 #[derive(Debug, PartialEq)]
-pub(super) struct Field {
-    pub(super) name: String,
-    pub(super) offset: usize,
-    pub(super) r#type: Type,
+pub(crate) struct Field {
+    pub(crate) name: String,
+    pub(crate) offset: usize,
+    pub(crate) r#type: Type,
 }
 
 #[derive(Debug, PartialEq)]
-pub(super) struct Variant {
-    pub(super) name: String,
-    pub(super) tag: u128,
-    pub(super) fields: Vec<Field>,
+pub(crate) struct Variant {
+    pub(crate) name: String,
+    pub(crate) tag: u128,
+    pub(crate) fields: Vec<Field>,
 }
 
 impl Type {
     /// `None` when the text is no schema that is known here.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut parser = Parser { rest: text, depth: 0, enclosing: Vec::new(), behind_pointer: 0 };
         let parsed = parser.parse_type()?;
         parser.rest.is_empty().then_some(parsed)
@@ -68,39 +68,8 @@ impl Type {
         Type { kind, size, align }
     }
 
-    /// Whether a value of it may be shown as null.
-    pub(super) fn is_nullable(&self) -> bool {
-        match &self.kind {
-            Kind::Unit | Kind::Option(_) => true,
-            Kind::Boxed(inner) | Kind::Nested(inner) => inner.is_nullable(),
-            // A single field without a name stands for itself.
-            Kind::Struct(fields) => {
-                matches!(&fields[..], [only] if only.name == "0" && only.r#type.is_nullable())
-            }
-            _ => false,
-        }
-    }
-
-    /// Whether any part of it can be read by its own program only.
-    pub(super) fn has_opaque(&self) -> bool {
-        let any = |fields: &[Field]| fields.iter().any(|field| field.r#type.has_opaque());
-        match &self.kind {
-            Kind::Opaque => true,
-            Kind::List(inner) | Kind::Array(inner, _) | Kind::Option(inner) | Kind::Boxed(inner) => {
-                inner.has_opaque()
-            }
-            Kind::Set(inner) | Kind::Nested(inner) => inner.has_opaque(),
-            Kind::Map(key, value) => key.has_opaque() || value.has_opaque(),
-            Kind::Tuple(fields) | Kind::Struct(fields) => any(fields),
-            Kind::Enum(variants) | Kind::Result(variants) => {
-                variants.iter().any(|variant| any(&variant.fields))
-            }
-            _ => false,
-        }
-    }
-
     /// The bytes of the tag of an enum with so many variants.
-    pub(super) fn tag_bytes(variants: usize) -> usize {
+    pub(crate) fn tag_bytes(variants: usize) -> usize {
         match variants {
             0..=0x100 => 1,
             0x101..=0x1_0000 => 2,

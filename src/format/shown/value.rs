@@ -5,24 +5,24 @@ use serde_json::{Map, Number, Value};
 
 use crate::error::Error;
 use crate::format::block::for_each_record;
-use crate::inspect::key_text::KeyShape;
-use crate::inspect::schema::{Field, Kind, Type, Variant};
-use crate::inspect::view::hex;
+use crate::format::shown::KeyShape;
+use crate::format::shown::hex;
+use crate::format::shown::schema::{Field, Kind, Type, Variant};
 
 /// How deep values are followed: types may contain themselves.
 const DEPTH_MAX: usize = 128;
 
 /// Entries of a node of an archived map.
-pub(super) const MAP_NODE_ENTRIES: usize = 5;
+pub(crate) const MAP_NODE_ENTRIES: usize = 5;
 
 /// What the values of an operator are.
 #[derive(Debug)]
 pub(crate) struct ValueType {
-    pub(super) layout: Layout,
+    pub(crate) layout: Layout,
 }
 
 #[derive(Debug)]
-pub(super) enum Layout {
+pub(crate) enum Layout {
     Archive(Type),
     WithTimers(Type),
     /// Records one after the other.
@@ -79,7 +79,7 @@ fn pair_json(key: &KeyShape, value: &Type, bytes: &[u8]) -> Option<Value> {
 }
 
 /// An archive as JSON; `None` when the bytes are none of this type.
-pub(super) fn archive_json(root: &Type, bytes: &[u8]) -> Option<Value> {
+pub(crate) fn archive_json(root: &Type, bytes: &[u8]) -> Option<Value> {
     let at = bytes.len().checked_sub(root.size)?;
     let left = bytes.len().saturating_mul(4).saturating_add(16);
     Archive { bytes, left, depth: 0, enclosing: Vec::new() }.value(root, at)
@@ -349,20 +349,20 @@ impl<'t> Archive<'_, 't> {
     }
 }
 
-pub(super) const UNIT: Type = Type { kind: Kind::Unit, size: 0, align: 1 };
+pub(crate) const UNIT: Type = Type { kind: Kind::Unit, size: 0, align: 1 };
 
 /// Where a node of an archived map has what.
-pub(super) struct MapNode {
-    pub(super) key_size: usize,
-    pub(super) value_size: usize,
-    pub(super) keys: usize,
-    pub(super) values: usize,
+pub(crate) struct MapNode {
+    pub(crate) key_size: usize,
+    pub(crate) value_size: usize,
+    pub(crate) keys: usize,
+    pub(crate) values: usize,
     /// The number of entries of a leaf, the pointers of an inner node.
-    pub(super) rest: usize,
+    pub(crate) rest: usize,
 }
 
 impl MapNode {
-    pub(super) fn of(key: &Type, value: &Type) -> Self {
+    pub(crate) fn of(key: &Type, value: &Type) -> Self {
         let keys = 1_usize.next_multiple_of(key.align);
         let values = (keys + MAP_NODE_ENTRIES * key.size).next_multiple_of(value.align);
         let align = key.align.max(value.align);
@@ -389,7 +389,7 @@ fn little_endian(bytes: &[u8]) -> u128 {
 }
 
 /// Text where it is, otherwise an object with the hexadecimal digits.
-pub(super) fn bytes_json(bytes: &[u8]) -> Value {
+pub(crate) fn bytes_json(bytes: &[u8]) -> Value {
     match std::str::from_utf8(bytes) {
         Ok(text) => Value::String(text.to_owned()),
         Err(_) => hex_json(bytes),
@@ -401,11 +401,11 @@ fn hex_json(bytes: &[u8]) -> Value {
 }
 
 /// Numbers beyond 64 bits are text: JSON's readers would round them.
-pub(super) fn unsigned_json(number: u128) -> Value {
+pub(crate) fn unsigned_json(number: u128) -> Value {
     u64::try_from(number).map_or_else(|_| Value::String(number.to_string()), Value::from)
 }
 
-pub(super) fn signed_json(number: i128) -> Value {
+pub(crate) fn signed_json(number: i128) -> Value {
     i64::try_from(number).map_or_else(|_| Value::String(number.to_string()), Value::from)
 }
 
