@@ -4,6 +4,8 @@
 
 #[path = "support/accounts.rs"]
 mod accounts;
+#[path = "support/manual_job.rs"]
+mod manual_job;
 #[path = "support/tool.rs"]
 mod tool;
 
@@ -15,7 +17,7 @@ use accounts::{lived, payments};
 use millpond::inspect::{self, ExportFormat, ExportQuery, StateQuery};
 use millpond::maintenance::Maintenance;
 use millpond::testkit::FaultPlan;
-use millpond::{ErrorKind, Result};
+use millpond::{ErrorKind, Result, StopMode};
 use serde_json::{Value, json};
 use tool::{copy_dir, millpond, snapshot};
 
@@ -58,7 +60,7 @@ impl Store {
         accounts.settle(1);
         accounts.batch(payments(200));
         accounts.settle(2);
-        accounts.stop();
+        accounts.running.stop(StopMode::Now).unwrap();
         assert!(inspect::verify_deep(&self.path()).unwrap().sound);
         state(&self.path(), "accounts")
     }
@@ -255,7 +257,7 @@ fn what_is_not_confirmed_changes_nothing() {
         let refused = run(&Maintenance::confirmed(store.path()), &file).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Locked, "{verb}: {refused:?}");
     }
-    job.stop();
+    job.running.stop(StopMode::Now).unwrap();
 }
 
 #[test]

@@ -4,6 +4,8 @@
 
 #[path = "support/accounts.rs"]
 mod accounts;
+#[path = "support/manual_job.rs"]
+mod manual_job;
 #[path = "support/tool.rs"]
 mod tool;
 

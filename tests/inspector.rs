@@ -2,6 +2,8 @@
 #![cfg(feature = "tool")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+#[path = "support/manual_job.rs"]
+mod manual_job;
 #[path = "support/tool.rs"]
 mod tool;
 
@@ -10,74 +12,31 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
-use millpond::{ManualClock, Queue, RunningContext, StopMode, StreamingContext};
+use manual_job::{ManualJob, START_MS};
+use millpond::StopMode;
 use serde_json::Value;
 use tool::{copy_dir, snapshot};
 
 const VERBS: [&str; 3] = ["inspect", "checkpoints", "verify"];
 
-/// 2024-02-29 12:00:00 UTC.
-const START_MS: u64 = 1_709_208_000_000;
+type Job = ManualJob<String>;
 
-struct Job {
-    running: RunningContext,
-    queue: Queue<String>,
-    clock: Arc<ManualClock>,
-}
-
-impl Job {
-    fn start(store: &Path, files: &Path) -> Job {
-        let clock = ManualClock::at(START_MS);
-        let context = StreamingContext::builder("counts")
-            .store(store)
-            .clock(clock.clone())
-            .batch_interval(Duration::from_secs(1))
-            .checkpoint_every_batches(2)
-            .threads(2)
-            .stop_on_signals(false)
-            .build()
-            .unwrap();
-        let (words, queue) = context.queue_stream::<String>("words");
+fn start(store: &Path, files: &Path) -> Job {
+    Job::start("counts", store, START_MS, "words", |context, words| {
         let _ = words.map(|word| (word, 1u64)).update_state_by_key("totals", |new, total: Option<u64>| {
             Some(total.unwrap_or(0) + new.iter().sum::<u64>())
         });
-        let _ = context
-            .text_file_stream("files", files)
-            .map(|line| (line, 1u64))
-            .update_state_by_key("lines", |new, total: Option<u64>| {
-                Some(total.unwrap_or(0) + new.len() as u64)
-            });
-        let running = context.start().unwrap();
-        Job { running, queue, clock }
-    }
+        let lines = context.text_file_stream("files", files).map(|line| (line, 1u64));
+        let _ = lines.update_state_by_key("lines", |new, total: Option<u64>| {
+            Some(total.unwrap_or(0) + new.len() as u64)
+        });
+    })
+}
 
-    /// Runs one batch of 50 words.
-    fn batch(&self) {
-        let before = self.running.progress().batches;
-        self.push();
-        self.clock.advance(1_000);
-        while self.running.progress().batches == before {
-            assert!(!self.running.await_termination_or_timeout(Duration::from_millis(2)).unwrap());
-        }
-    }
-
-    fn push(&self) {
-        self.queue.push((0..50).map(|word| format!("word {word}"))).unwrap();
-    }
-
-    /// Waits until the checkpoint writer has committed and pruned.
-    fn settle(&self, checkpoints: u64) {
-        for _ in 0..5_000 {
-            if self.running.progress().checkpoints >= checkpoints {
-                return;
-            }
-            self.clock.advance(0);
-            assert!(!self.running.await_termination_or_timeout(Duration::from_millis(2)).unwrap());
-        }
-        panic!("checkpoint {checkpoints} was not committed: {:?}", self.running.progress());
-    }
+/// The records of a batch.
+fn words() -> impl Iterator<Item = String> {
+    (0..50).map(|word| format!("word {word}"))
 }
 
 struct Bench {
@@ -100,13 +59,13 @@ impl Bench {
 
     /// A job after five batches with two checkpoints and one block that waits.
     fn running(&self) -> Job {
-        let job = Job::start(&self.at("store"), &self.at("files"));
-        (0..2).for_each(|_| job.batch());
+        let job = start(&self.at("store"), &self.at("files"));
+        (0..2).for_each(|_| job.batch(words()));
         job.settle(1);
-        (0..2).for_each(|_| job.batch());
+        (0..2).for_each(|_| job.batch(words()));
         job.settle(2);
-        job.batch();
-        job.push();
+        job.batch(words());
+        job.queue.push(words()).unwrap();
         job
     }
 
@@ -243,7 +202,7 @@ fn beside_a_running_job_and_after_a_kill_it_says_what_a_restart_would_do() {
         assert_eq!(report("checkpoints", &store, 0)["checkpoints"].as_array().unwrap().len(), 2);
     }
     drop(job);
-    let again = Job::start(&killed, &bench.at("files"));
+    let again = start(&killed, &bench.at("files"));
     assert_eq!(again.running.recovery().checkpoint.unwrap().1.0, 4);
     assert_eq!(again.running.recovery().replayed.len(), 1);
     assert_eq!(again.running.recovery().pending_blocks, 1);
@@ -252,15 +211,15 @@ fn beside_a_running_job_and_after_a_kill_it_says_what_a_restart_would_do() {
 #[test]
 fn a_busy_job_is_never_taken_for_a_damaged_one() {
     let bench = Bench::new();
-    let job = Job::start(&bench.at("store"), &bench.at("files"));
-    job.batch();
+    let job = start(&bench.at("store"), &bench.at("files"));
+    job.batch(words());
     std::thread::scope(|scope| {
         let store = bench.at("store");
         let done = Arc::new(AtomicBool::new(false));
         let stop = done.clone();
         let worker = scope.spawn(move || {
             while !stop.load(Ordering::SeqCst) {
-                job.batch();
+                job.batch(words());
             }
         });
         for round in 0..12 {
@@ -376,8 +335,8 @@ fn a_log_file_that_is_gone_is_missed() {
     let bench = Bench::new();
     let store = bench.at("store");
     for _ in 0..3 {
-        let job = Job::start(&store, &bench.at("files"));
-        job.push();
+        let job = start(&store, &bench.at("files"));
+        job.queue.push(words()).unwrap();
     }
     assert_eq!(report("verify", &store, 0)["blocks"], 3);
     for gone in ["log/2.extent", "log/3.extent"] {

@@ -3,6 +3,8 @@
 #![cfg(feature = "tool")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+#[path = "support/manual_job.rs"]
+mod manual_job;
 #[path = "support/tool.rs"]
 mod tool;
 
@@ -11,16 +13,13 @@ use std::io::Write;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use millpond::{ManualClock, Queue, RunningContext, StopMode, StreamingContext};
+use manual_job::{ManualJob, START_MS};
+use millpond::{StopMode, StreamingContext};
 use serde_json::{Value, json};
 use tool::{beside, copy_dir, millpond, report};
-
-/// 2024-02-29 12:00:00 UTC.
-const START_MS: u64 = 1_709_208_000_000;
 
 /// Every verb that reads a store, with arguments that fit the store of [`Bench::killed`].
 const VERBS: [(&str, &[&str]); 11] = [
@@ -39,30 +38,15 @@ const VERBS: [(&str, &[&str]); 11] = [
 
 type Word = (String, u64);
 
-struct Job {
-    running: RunningContext,
-    queue: Queue<Word>,
-    clock: Arc<ManualClock>,
-}
+type Job = ManualJob<Word>;
 
 fn word(number: u64, count: u64) -> Word {
     (format!("word {number}"), count)
 }
 
-impl Job {
-    /// A word that was counted 1,000 times is forgotten.
-    fn start(store: &Path, files: &Path) -> Job {
-        let clock = ManualClock::at(START_MS);
-        let context = StreamingContext::builder("counts")
-            .store(store)
-            .clock(clock.clone())
-            .batch_interval(Duration::from_secs(1))
-            .checkpoint_every_batches(2)
-            .threads(2)
-            .stop_on_signals(false)
-            .build()
-            .unwrap();
-        let (words, queue) = context.queue_stream::<Word>("words");
+/// A word that was counted 1,000 times is forgotten.
+fn start(store: &Path, files: &Path) -> Job {
+    Job::start("counts", store, START_MS, "words", |context, words| {
         let seen = context.accumulator("seen", 0u64, |a, b| a + b);
         let counting = seen.clone();
         words.for_each_rdd(move |rdd, _| {
@@ -82,30 +66,7 @@ impl Job {
         let _ = lines.update_state_by_key("lines", |new, total: Option<u64>| {
             Some(total.unwrap_or(0) + new.len() as u64)
         });
-        let running = context.start().unwrap();
-        Job { running, queue, clock }
-    }
-
-    fn batch(&self, words: impl IntoIterator<Item = Word>) {
-        let before = self.running.progress().batches;
-        self.queue.push(words).unwrap();
-        self.clock.advance(1_000);
-        while self.running.progress().batches == before {
-            assert!(!self.running.await_termination_or_timeout(Duration::from_millis(2)).unwrap());
-        }
-    }
-
-    /// Waits until the checkpoint writer has committed and pruned.
-    fn settle(&self, checkpoints: u64) {
-        for _ in 0..20_000 {
-            if self.running.progress().checkpoints >= checkpoints {
-                return;
-            }
-            self.clock.advance(0);
-            assert!(!self.running.await_termination_or_timeout(Duration::from_millis(2)).unwrap());
-        }
-        panic!("checkpoint {checkpoints} was not committed: {:?}", self.running.progress());
-    }
+    })
 }
 
 struct Bench {
@@ -128,7 +89,7 @@ impl Bench {
 
     /// A job after five batches with checkpoints after the second and fourth, and one block that waits.
     fn running(&self) -> Job {
-        let job = Job::start(&self.at("store"), &self.at("files"));
+        let job = start(&self.at("store"), &self.at("files"));
         (0..2).for_each(|_| job.batch((0..50).map(|number| word(number, 1))));
         job.settle(1);
         let many = (0..50).map(|number| word(number, if number == 7 { 1_000 } else { 1 }));
@@ -419,7 +380,7 @@ fn what_a_job_stored_fits_together() {
 }
 
 fn totals_at_the_end(store: &Path, files: &Path) -> (u64, Vec<Value>) {
-    let job = Job::start(store, files);
+    let job = start(store, files);
     let from = job.running.recovery().checkpoint.unwrap().0.0;
     job.running.stop(StopMode::Graceful).unwrap();
     drop(job);
@@ -482,7 +443,7 @@ fn a_copy_is_refused_where_it_would_overwrite_or_be_damaged() {
 #[test]
 fn a_busy_job_disturbs_no_verb() {
     let bench = Bench::new();
-    let job = Job::start(&bench.at("store"), &bench.at("files"));
+    let job = start(&bench.at("store"), &bench.at("files"));
     (0..4).for_each(|_| job.batch([word(1, 1)]));
     job.settle(1);
     let done = AtomicBool::new(false);

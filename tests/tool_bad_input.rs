@@ -4,6 +4,8 @@
 #![cfg(feature = "tool")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+#[path = "support/manual_job.rs"]
+mod manual_job;
 #[path = "support/tool.rs"]
 mod tool;
 
@@ -12,17 +14,14 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use millpond::{ManualClock, Queue, RunningContext, StreamingContext};
+use manual_job::{ManualJob, START_MS};
 use serde_json::Value;
 use tool::{copy_dir, snapshot};
-
-/// 2024-02-29 12:00:00 UTC.
-const START_MS: u64 = 1_709_208_000_000;
 
 /// No verb takes so long on stores of this size, on however busy a machine.
 const BOUND: Duration = Duration::from_secs(120);
@@ -38,49 +37,16 @@ const WITHOUT_STORE: [&str; 3] = ["help", "completions", "man"];
 const FIELDS: [(&str, usize); 6] =
     [("magic", 0), ("version", 4), ("kind", 6), ("length", 8), ("id", 12), ("checksum", 20)];
 
-struct Job {
-    running: RunningContext,
-    queue: Queue<String>,
-    clock: Arc<ManualClock>,
-}
-
-impl Job {
-    fn start(store: &Path, since_ms: u64) -> Job {
-        let clock = ManualClock::at(START_MS + since_ms);
-        let context = StreamingContext::builder("counts")
-            .store(store)
-            .clock(clock.clone())
-            .batch_interval(Duration::from_secs(1))
-            .checkpoint_every_batches(2)
-            .threads(2)
-            .stop_on_signals(false)
-            .build()
-            .unwrap();
-        let (words, queue) = context.queue_stream::<String>("words");
+fn start(store: &Path, since_ms: u64) -> ManualJob<String> {
+    ManualJob::<String>::start("counts", store, START_MS + since_ms, "words", |_, words| {
         let _ = words.map(|word| (word, 1u64)).update_state_by_key("totals", |new, total: Option<u64>| {
             Some(total.unwrap_or(0) + new.iter().sum::<u64>())
         });
-        Job { running: context.start().unwrap(), queue, clock }
-    }
+    })
+}
 
-    fn batches(&self, count: u64) {
-        for _ in 0..count {
-            let before = self.running.progress().batches;
-            self.queue.push((0..20).map(|number| format!("word {number}"))).unwrap();
-            self.clock.advance(1_000);
-            while self.running.progress().batches == before {
-                assert!(!self.running.await_termination_or_timeout(Duration::from_millis(2)).unwrap());
-            }
-        }
-    }
-
-    /// Waits until the checkpoint writer has committed and pruned.
-    fn settle(&self, checkpoints: u64) {
-        while self.running.progress().checkpoints < checkpoints {
-            self.clock.advance(0);
-            assert!(!self.running.await_termination_or_timeout(Duration::from_millis(2)).unwrap());
-        }
-    }
+fn words() -> impl Iterator<Item = String> {
+    (0..20).map(|number| format!("word {number}"))
 }
 
 /// Stores that are made once for all tests, and copied by each.
@@ -102,13 +68,13 @@ fn stores() -> &'static Stores {
                 dir.path().join(format!("{name} 1")),
                 dir.path().join(format!("{name} 2")),
             );
-            let job = Job::start(&live, 0);
-            job.batches(3);
+            let job = start(&live, 0);
+            (0..3).for_each(|_| job.batch(words()));
             job.settle(1);
             copy_dir(&live, &killed);
             drop(job);
-            let job = Job::start(&killed, 3_000);
-            job.batches(2);
+            let job = start(&killed, 3_000);
+            (0..2).for_each(|_| job.batch(words()));
             // The one that a start takes, and the one of these batches.
             job.settle(2);
             job.queue.push(["waits".to_owned()]).unwrap();

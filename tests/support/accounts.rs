@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
 
-use millpond::{ManualClock, Queue, RunningContext, StopMode, StreamingContext};
+use millpond::{DStream, StopMode, StreamingContext};
+
+use crate::manual_job::ManualJob;
 
 #[millpond::data]
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -29,25 +29,14 @@ pub enum Kind {
 
 pub type Payment = ((String, u32), i64);
 
-pub struct Accounts {
-    pub running: RunningContext,
-    pub queue: Queue<Payment>,
-    clock: Arc<ManualClock>,
-}
+pub type Accounts = ManualJob<Payment>;
 
 /// A checkpoint after every other batch, the first at a time that goes on from life to life.
 pub fn start(store: &Path, since_ms: u64) -> Accounts {
-    let clock = ManualClock::at(1_000_000 + since_ms);
-    let context = StreamingContext::builder("accounts")
-        .store(store)
-        .clock(clock.clone())
-        .batch_interval(Duration::from_secs(1))
-        .checkpoint_every_batches(2)
-        .threads(2)
-        .stop_on_signals(false)
-        .build()
-        .unwrap();
-    let (payments, queue) = context.queue_stream::<Payment>("payments");
+    Accounts::start("accounts", store, 1_000_000 + since_ms, "payments", describe)
+}
+
+fn describe(context: &StreamingContext, payments: DStream<Payment>) {
     let total = context.accumulator("paid", 0i64, |a, b| a + b);
     let counted = payments.map(move |payment| {
         total.add(payment.1);
@@ -67,31 +56,6 @@ pub fn start(store: &Path, since_ms: u64) -> Accounts {
         }
         (account.sum != 0).then_some(account)
     });
-    Accounts { running: context.start().unwrap(), queue, clock }
-}
-
-impl Accounts {
-    /// A batch of these payments.
-    pub fn batch(&self, payments: impl IntoIterator<Item = Payment>) {
-        let before = self.running.progress().batches;
-        self.queue.push(payments).unwrap();
-        self.clock.advance(1_000);
-        while self.running.progress().batches == before {
-            assert!(!self.running.await_termination_or_timeout(Duration::from_millis(2)).unwrap());
-        }
-    }
-
-    /// Waits until so many checkpoints of this life are written.
-    pub fn settle(&self, checkpoints: u64) {
-        while self.running.progress().checkpoints < checkpoints {
-            self.clock.advance(0);
-            assert!(!self.running.await_termination_or_timeout(Duration::from_millis(2)).unwrap());
-        }
-    }
-
-    pub fn stop(self) {
-        self.running.stop(StopMode::Now).unwrap();
-    }
 }
 
 pub fn payments(from: i64) -> Vec<Payment> {
@@ -105,5 +69,5 @@ pub fn lived(store: &Path) {
         accounts.batch(payments(batch * 17 + 1));
     }
     accounts.settle(1);
-    accounts.stop();
+    accounts.running.stop(StopMode::Now).unwrap();
 }
