@@ -27,7 +27,7 @@ fn expected(query: &str, input: &[Vec<Event>]) -> Vec<Vec<Row>> {
     let mut plain = plain::query(query);
     let rows_of = |batch: &Vec<Event>| {
         let mut rows = Vec::new();
-        plain.batch(batch.clone(), &mut |row| rows.push(row));
+        plain.batch(&mut batch.iter().cloned(), &mut |row| rows.push(row));
         rows.sort();
         rows
     };
@@ -52,10 +52,7 @@ fn every_query_gives_what_a_plain_loop_gives() {
         };
         let expected = expected(query, &input);
         let count: usize = expected.iter().map(Vec::len).sum();
-        assert!(
-            count > 5 && expected.last() != Some(&Vec::new()) || query == "q2",
-            "{query} has {count} rows"
-        );
+        assert!(count > 5, "{query} has {count} rows");
         let setup = Setup { threads: 2, partitions: 5, ..Setup::default() };
         let found = setup.run(job, &input).unwrap();
         assert_eq!(rows(&found, input.len()), expected, "{query}");

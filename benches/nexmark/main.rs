@@ -1,10 +1,10 @@
 //! The queries 0 to 8 of Nexmark: jobs with checkpoints against plain loops that keep nothing, on the same events.
 //!
 //! ```text
-//! cargo bench --bench nexmark -- [--query q3] [--events 1000000] [--batch 50000] [--every 10] [--threads N] [--runs 3]
+//! cargo bench --bench nexmark -- [--query q3] [--events 1000000] [--per-second 10000] [--batch 50000] [--every 10] [--threads N] [--runs 3]
 //! ```
 //!
-//! Events of the public generator (10,000 in a second of their time, 100 at a time out of order) are made beforehand; both
+//! Events of the public generator (10,000 in a second of their time, each 100 of them out of order) are made beforehand; both
 //! sides take a copy of each. The jobs are in `queries.rs`; their source is replayed after a crash, as a log of events
 //! would be, and every 10 batches there is a checkpoint. The loops, in `plain.rs`, go through the same batches on one
 //! thread. Each side hands every row that it puts out to a checksum, in whatever order, and the runs fail unless
@@ -40,9 +40,6 @@ use numbers::Driven;
 use process::usage_of_this_process;
 use queries::{QUERIES, Row};
 
-/// Events in a second of event time.
-const EVENTS_PER_SECOND: usize = 10_000;
-
 const SYSTEMS: [&str; 2] = ["plain", "millpond"];
 
 #[derive(Parser)]
@@ -53,6 +50,9 @@ struct Arguments {
     /// How many events (default 1,000,000; 20,000 when it is only tried)
     #[arg(long)]
     events: Option<usize>,
+    /// Events in a second of their own time (default 10,000; 500 when it is only tried)
+    #[arg(long)]
+    per_second: Option<usize>,
     /// Events per batch (default 50,000; 2,000 when it is only tried)
     #[arg(long)]
     batch: Option<usize>,
@@ -105,7 +105,7 @@ fn by_hand(query: &str, events: &[Event], batch: usize) -> Outcome<()> {
     let rows = Rows::default();
     measure(query, events.len() as u64, &rows, || {
         for events in events.chunks(batch) {
-            plain.batch(events.to_vec(), &mut |row| rows.add(&row));
+            plain.batch(&mut events.iter().cloned(), &mut |row| rows.add(&row));
         }
         Ok(())
     })
@@ -154,7 +154,7 @@ fn main() -> Outcome<()> {
     let events = run.size(arguments.events, 1_000_000, 20_000);
     let batch = run.size(arguments.batch, 50_000, 2_000).max(1);
     if let Some((system, store)) = run.child() {
-        let events = generate(events, EVENTS_PER_SECOND);
+        let events = generate(events, run.size(arguments.per_second, 10_000, 500));
         return match system {
             "plain" => by_hand(run.told()?, &events, batch),
             _ => millpond(run.told()?, events, &arguments, batch, store),

@@ -14,7 +14,7 @@ const SLIDE_MS: u64 = SLIDE.as_millis() as u64;
 
 /// Takes a batch of events and puts out what they come to.
 pub trait Plain {
-    fn batch(&mut self, events: Vec<Event>, out: &mut dyn FnMut(Row));
+    fn batch(&mut self, events: &mut dyn Iterator<Item = Event>, out: &mut dyn FnMut(Row));
 }
 
 /// The query of this name.
@@ -50,7 +50,7 @@ fn stateless(each: impl Fn(Bid) -> Option<Bid> + 'static) -> Box<dyn Plain> {
 }
 
 impl<F: Fn(Bid) -> Option<Bid>> Plain for Stateless<F> {
-    fn batch(&mut self, events: Vec<Event>, out: &mut dyn FnMut(Row)) {
+    fn batch(&mut self, events: &mut dyn Iterator<Item = Event>, out: &mut dyn FnMut(Row)) {
         for event in events {
             if let Event::Bid(bid) = event
                 && let Some(bid) = self.0(bid)
@@ -64,7 +64,7 @@ impl<F: Fn(Bid) -> Option<Bid>> Plain for Stateless<F> {
 struct Selection;
 
 impl Plain for Selection {
-    fn batch(&mut self, events: Vec<Event>, out: &mut dyn FnMut(Row)) {
+    fn batch(&mut self, events: &mut dyn Iterator<Item = Event>, out: &mut dyn FnMut(Row)) {
         for event in events {
             if let Event::Bid(Bid { auction, price, .. }) = event
                 && auction % 123 == 0
@@ -82,7 +82,7 @@ struct LocalItems {
 }
 
 impl Plain for LocalItems {
-    fn batch(&mut self, events: Vec<Event>, out: &mut dyn FnMut(Row)) {
+    fn batch(&mut self, events: &mut dyn Iterator<Item = Event>, out: &mut dyn FnMut(Row)) {
         let row = |auction, (name, city, state): &(String, String, String)| Row::LocalItem {
             auction,
             name: name.clone(),
@@ -136,7 +136,7 @@ struct WinningBids {
 }
 
 impl WinningBids {
-    fn batch(&mut self, events: Vec<Event>) -> Vec<Sale> {
+    fn batch(&mut self, events: &mut dyn Iterator<Item = Event>) -> Vec<Sale> {
         for event in events {
             match event {
                 Event::Person(_) => {}
@@ -180,7 +180,7 @@ struct MeanPriceOfCategory {
 }
 
 impl Plain for MeanPriceOfCategory {
-    fn batch(&mut self, events: Vec<Event>, out: &mut dyn FnMut(Row)) {
+    fn batch(&mut self, events: &mut dyn Iterator<Item = Event>, out: &mut dyn FnMut(Row)) {
         let mut changed = BTreeSet::new();
         for sale in self.winning_bids.batch(events) {
             let (sum, count) = self.prices.entry(sale.category).or_default();
@@ -201,7 +201,7 @@ struct MeanPriceOfSeller {
 }
 
 impl Plain for MeanPriceOfSeller {
-    fn batch(&mut self, events: Vec<Event>, out: &mut dyn FnMut(Row)) {
+    fn batch(&mut self, events: &mut dyn Iterator<Item = Event>, out: &mut dyn FnMut(Row)) {
         for Sale { expires_ms, auction, seller, price, .. } in self.winning_bids.batch(events) {
             let prices = self.prices.entry(seller).or_default();
             if prices.len() == 10 {
@@ -224,7 +224,7 @@ struct HotItems {
 }
 
 impl Plain for HotItems {
-    fn batch(&mut self, events: Vec<Event>, out: &mut dyn FnMut(Row)) {
+    fn batch(&mut self, events: &mut dyn Iterator<Item = Event>, out: &mut dyn FnMut(Row)) {
         for event in events {
             let Event::Bid(bid) = event else { continue };
             self.watermark.see(bid.time_ms);
@@ -261,7 +261,7 @@ struct HighestBid {
 }
 
 impl Plain for HighestBid {
-    fn batch(&mut self, events: Vec<Event>, out: &mut dyn FnMut(Row)) {
+    fn batch(&mut self, events: &mut dyn Iterator<Item = Event>, out: &mut dyn FnMut(Row)) {
         for event in events {
             let Event::Bid(bid) = event else { continue };
             self.watermark.see(bid.time_ms);
@@ -291,7 +291,7 @@ struct NewSellers {
 }
 
 impl Plain for NewSellers {
-    fn batch(&mut self, events: Vec<Event>, out: &mut dyn FnMut(Row)) {
+    fn batch(&mut self, events: &mut dyn Iterator<Item = Event>, out: &mut dyn FnMut(Row)) {
         for event in events {
             let (time_ms, person, name) = match event {
                 Event::Person(person) => (person.time_ms, person.id, Some(person.name)),
