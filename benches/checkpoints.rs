@@ -41,10 +41,10 @@ const FILLING: u64 = 10;
 
 #[derive(Parser)]
 struct Arguments {
-    /// How many keys (default 1,000,000 and 10,000,000; 20,000 when cargo only tests the benchmark)
+    /// How many keys (default 1,000,000 and 10,000,000; 20,000 when it is only tried)
     #[arg(long)]
     keys: Vec<u64>,
-    /// How many batches (default 60; 20 when cargo only tests the benchmark)
+    /// How many batches (default 60; 20 when it is only tried)
     #[arg(long)]
     batches: Option<u64>,
     /// Batches between checkpoints

@@ -1,7 +1,7 @@
 //! From the arrival of a line to the end of its batch's output, at fixed rates, with every record durable.
 //!
 //! ```text
-//! cargo bench --bench latency -- [--mb-per-s 5 --mb-per-s 20] [--seconds 20] [--batch-ms 5] [--runs 3]
+//! cargo bench --bench latency -- [--mb-per-s 5 --mb-per-s 20] [--seconds 20] [--batch-ms 5] [--runs 3] [--plot FILE]
 //! ```
 //!
 //! Lines of 100 bytes are sent over TCP, some each millisecond, each with the time when it was sent and a key. Both
@@ -16,6 +16,8 @@
 
 #[path = "support/comparison.rs"]
 mod comparison;
+#[path = "support/plot.rs"]
+mod plot;
 #[path = "support/process.rs"]
 mod process;
 
@@ -30,7 +32,8 @@ use hashbrown::HashMap;
 use millpond::{StopMode, StreamingContext};
 use serde_json::{Value, json};
 
-use comparison::{Child, Comparison, Figures, Outcome, RunOptions, quantile, report};
+use comparison::{Child, Comparison, Figures, Outcome, RunOptions, median, quantile, report};
+use plot::{Chart, Line, PlotOptions};
 use process::usage_of_this_process;
 
 const LINE_BYTES: usize = 100;
@@ -42,6 +45,9 @@ const KEY_DIGITS: usize = 6;
 /// So many different keys.
 const KEYS: u64 = 10_000;
 
+/// One line in so many takes longer than the delay that is told for it.
+const ONE_IN: [f64; 12] = [1.1, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0, 300.0, 1_000.0, 10_000.0];
+
 /// What is sent at the begin is not counted.
 const WARM_UP_US: u64 = 1_000_000;
 
@@ -50,12 +56,14 @@ struct Arguments {
     /// Megabytes per second (default 5 and 20)
     #[arg(long)]
     mb_per_s: Vec<u64>,
-    /// How long to send (default 20; 2 when cargo only tests the benchmark)
+    /// How long to send (default 20; 2 when it is only tried)
     #[arg(long)]
     seconds: Option<u64>,
     /// The batch interval
     #[arg(long, default_value_t = 5)]
     batch_ms: u64,
+    #[command(flatten)]
+    plot: PlotOptions,
     #[command(flatten)]
     run: RunOptions,
 }
@@ -131,7 +139,13 @@ impl Delays {
     fn figures(&self) -> Value {
         let mut ms: Vec<f64> = self.us.iter().map(|us| f64::from(*us) / 1e3).collect();
         let mut at = |share| quantile(&mut ms, share);
-        json!({ "p50_ms": at(0.5), "p99_ms": at(0.99), "max_ms": at(1.0), "lines": self.lines })
+        json!({
+            "p50_ms": at(0.5),
+            "p99_ms": at(0.99),
+            "max_ms": at(1.0),
+            "one_in_ms": ONE_IN.map(|one_in| at(1.0 - 1.0 / one_in)),
+            "lines": self.lines,
+        })
     }
 }
 
@@ -232,6 +246,23 @@ fn measure(system: &str, dir: &Path, mb_per_s: u64, seconds: u64) -> Outcome<Fig
     Ok(figures)
 }
 
+/// The delays of the runs of each system, from the fastest lines to the slowest.
+fn chart(systems: &[&str], mb_per_s: u64, runs: &[Vec<Figures>]) -> Chart {
+    let mut chart = Chart::new(
+        &format!("From arrival to output, {mb_per_s} MB/s"),
+        "one line in so many takes longer",
+        "milliseconds",
+    );
+    for (system, runs) in systems.iter().zip(runs) {
+        let points = ONE_IN.iter().enumerate().filter_map(|(index, one_in)| {
+            let of_runs = runs.iter().filter_map(|figures| figures["one_in_ms"][index].as_f64());
+            Some((*one_in, median(of_runs.collect())?))
+        });
+        chart.lines.push(Line { name: (*system).to_owned(), points: points.collect() });
+    }
+    chart.with_log_x()
+}
+
 fn main() -> Outcome<()> {
     let arguments = Arguments::parse();
     let run = &arguments.run;
@@ -240,6 +271,7 @@ fn main() -> Outcome<()> {
     }
     let seconds = run.size(arguments.seconds, 20, 2);
     let asked = (!arguments.mb_per_s.is_empty()).then_some(arguments.mb_per_s.clone());
+    let mut charts = Vec::new();
     for mb_per_s in run.size(asked, vec![5, 20], vec![5]) {
         println!("\n{mb_per_s} MB/s");
         let comparison = Comparison {
@@ -247,7 +279,8 @@ fn main() -> Outcome<()> {
             systems: &["loop", "millpond"],
             columns: &["p50_ms", "p99_ms", "max_ms", "behind_ms", "cpu_seconds", "peak_rss_mb", "written_mb"],
         };
-        comparison.run(run, |system, dir| measure(system, dir, mb_per_s, seconds))?;
+        let runs = comparison.run(run, |system, dir| measure(system, dir, mb_per_s, seconds))?;
+        charts.push(chart(comparison.systems, mb_per_s, &runs));
     }
-    Ok(())
+    arguments.plot.draw(&charts)
 }

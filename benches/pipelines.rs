@@ -46,10 +46,10 @@ const READ_BYTES: usize = 4 << 20;
 
 #[derive(Parser)]
 struct Arguments {
-    /// How much text (default 64; 2 when cargo only tests the benchmark)
+    /// How much text (default 64; 2 when it is only tried)
     #[arg(long)]
     mib: Option<usize>,
-    /// How many numbers (default 20,000,000; 100,000 when cargo only tests the benchmark)
+    /// How many numbers (default 20,000,000; 100,000 when it is only tried)
     #[arg(long)]
     numbers: Option<u64>,
     #[command(flatten)]
@@ -184,5 +184,6 @@ fn main() -> Outcome<()> {
             return Err(format!("{system} gives {results}, not {expected:?}").into());
         }
         Ok(figures)
-    })
+    })?;
+    Ok(())
 }

@@ -34,7 +34,7 @@ const BLOCK_BYTES: usize = (1 << 20) - 64;
 
 #[derive(Parser)]
 struct Arguments {
-    /// How much to store (default 256; 8 when cargo only tests the benchmark)
+    /// How much to store (default 256; 8 when it is only tried)
     #[arg(long)]
     mib: Option<usize>,
     #[command(flatten)]
@@ -120,7 +120,7 @@ fn main() -> Outcome<()> {
             systems: &["append", "millpond", "append-4", "millpond-4"],
             columns: &["seconds", "mb_per_s", "cpu_s_per_gb", "peak_rss_mb", "written_mb"],
         };
-        return comparison.run(&run, measure_in_child);
+        return comparison.run(&run, measure_in_child).map(drop);
     };
     let before = usage_of_this_process()?;
     let took = match system {

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! cargo bench --bench restart -- [--keys 1000000 --keys 10000000] [--live 100000 --dead 2000000] [--runs 3]
+//!     [--plot FILE]
 //! ```
 //!
 //! A store is prepared with so many keys (8 bytes) and counts (8 bytes), in ten batches with a checkpoint each (ten more
@@ -17,6 +18,8 @@
 mod comparison;
 #[path = "support/numbers.rs"]
 mod numbers;
+#[path = "support/plot.rs"]
+mod plot;
 #[path = "support/process.rs"]
 mod process;
 
@@ -30,6 +33,7 @@ use serde_json::json;
 
 use comparison::{Child, Comparison, Figures, Outcome, RunOptions, report};
 use numbers::Driven;
+use plot::{Chart, PlotOptions};
 use process::usage_of_this_process;
 
 /// How many keys the batch after the restart touches.
@@ -40,7 +44,7 @@ const BATCHES: u64 = 10;
 
 #[derive(Parser)]
 struct Arguments {
-    /// Stores of so many keys (default 1,000,000 and 10,000,000; 20,000 when cargo only tests the benchmark)
+    /// Stores of so many keys (default 1,000,000 and 10,000,000; 20,000 when it is only tried)
     #[arg(long)]
     keys: Vec<u64>,
     /// A store of so many keys beside removed ones
@@ -50,8 +54,12 @@ struct Arguments {
     #[arg(long)]
     dead: Option<u64>,
     #[command(flatten)]
+    plot: PlotOptions,
+    #[command(flatten)]
     run: RunOptions,
 }
+
+const SYSTEMS: [&str; 2] = ["map", "millpond"];
 
 /// What a store holds: `live` keys, and `dead` ones that were there before.
 #[derive(Clone, Copy)]
@@ -61,6 +69,13 @@ struct Content {
 }
 
 impl Content {
+    fn name(self) -> String {
+        match self.dead {
+            0 => format!("{} k keys", self.live / 1_000),
+            dead => format!("{} k keys, {} k removed", self.live / 1_000, dead / 1_000),
+        }
+    }
+
     fn told(self) -> String {
         format!("{} {}", self.live, self.dead)
     }
@@ -204,17 +219,19 @@ fn measure(system: &str, prepared: &Path, dir: &Path, content: Content) -> Outco
     Ok(figures)
 }
 
-fn compare(content: Content, run: &RunOptions) -> Outcome<()> {
+/// The medians of the columns, for each system.
+fn compare(content: Content, run: &RunOptions) -> Outcome<Vec<Vec<Option<f64>>>> {
     let prepared = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     prepare_by_hand(&prepared.path().join("map"), content)?;
     Child::spawn("prepare", &prepared.path().join("millpond"), &content.told())?.figures()?;
     println!("\n{} keys, {} removed", content.live, content.dead);
     let comparison = Comparison {
         bench: "restart",
-        systems: &["map", "millpond"],
+        systems: &SYSTEMS,
         columns: &["first_result_ms", "start_ms", "cpu_seconds", "peak_rss_mb", "written_mb"],
     };
-    comparison.run(run, |system, dir| measure(system, prepared.path(), dir, content))
+    let runs = comparison.run(run, |system, dir| measure(system, prepared.path(), dir, content))?;
+    Ok(comparison.medians(&runs))
 }
 
 fn main() -> Outcome<()> {
@@ -229,10 +246,29 @@ fn main() -> Outcome<()> {
         };
     }
     let asked = (!arguments.keys.is_empty()).then_some(arguments.keys.clone());
-    for live in run.size(asked, vec![1_000_000, 10_000_000], vec![20_000]) {
-        compare(Content { live, dead: 0 }, run)?;
-    }
+    let live = run.size(asked, vec![1_000_000, 10_000_000], vec![20_000]);
+    let mut contents: Vec<_> = live.into_iter().map(|live| Content { live, dead: 0 }).collect();
     let live = run.size(arguments.live, 100_000, 5_000);
     let dead = run.size(arguments.dead, 2_000_000, 20_000);
-    if dead > 0 { compare(Content { live, dead }, run) } else { Ok(()) }
+    if dead > 0 {
+        contents.push(Content { live, dead });
+    }
+    let (mut first_results, mut memory) = (Vec::new(), Vec::new());
+    for content in contents {
+        let medians = compare(content, run)?;
+        let column = |column: usize| -> Vec<f64> {
+            medians.iter().map(|medians| medians[column].unwrap_or(f64::NAN)).collect()
+        };
+        first_results.push((content.name(), column(0)));
+        memory.push((content.name(), column(3)));
+    }
+    arguments.plot.draw(&[
+        Chart::of_bars(
+            "From the start of the process to the first result",
+            "milliseconds",
+            &SYSTEMS,
+            first_results,
+        ),
+        Chart::of_bars("Peak memory of that", "megabytes", &SYSTEMS, memory),
+    ])
 }

@@ -42,13 +42,13 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 #[derive(Parser)]
 struct Arguments {
-    /// How many keys (default 100,000; 1,000 when cargo only tests the benchmark)
+    /// How many keys (default 100,000; 1,000 when it is only tried)
     #[arg(long)]
     keys: Option<u64>,
-    /// Numbers per batch (default 200,000; 2,000 when cargo only tests the benchmark)
+    /// Numbers per batch (default 200,000; 2,000 when it is only tried)
     #[arg(long)]
     batch: Option<u64>,
-    /// How many batches are counted (default 30; 4 when cargo only tests the benchmark)
+    /// How many batches are counted (default 30; 4 when it is only tried)
     #[arg(long)]
     batches: Option<u64>,
     /// The batches of a window

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo bench --bench word_count -- [--corpus FILE | --mib 64] [--runs 3] [--threads N]
-//!     [--batch-ms 100] [--checkpoint-every 10]
+//!     [--batch-ms 100] [--checkpoint-every 10] [--plot FILE]
 //! ```
 //!
 //! The input is served from memory, once per run. Each run is a process of its own with a fresh store. The
@@ -18,6 +18,8 @@
 
 #[path = "support/durable_loop/mod.rs"]
 mod durable_loop;
+#[path = "support/plot.rs"]
+mod plot;
 #[path = "support/process.rs"]
 mod process;
 #[path = "support/pseudo_text.rs"]
@@ -33,6 +35,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use millpond::{StopMode, StreamingContext, Text};
+use plot::{Chart, PlotOptions};
 use serde_json::{Value, json};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
@@ -44,7 +47,7 @@ struct Arguments {
     /// The text to count the words of
     #[arg(long)]
     corpus: Option<PathBuf>,
-    /// How much text to make up when there is no corpus (default 64; 4 when cargo only tests the benchmark)
+    /// How much text to make up when there is no corpus (default 64; 4 when it is only tried)
     #[arg(long)]
     mib: Option<usize>,
     /// Runs of each system
@@ -62,6 +65,11 @@ struct Arguments {
     /// A state of the baseline after this many megabytes
     #[arg(long, default_value_t = 100)]
     state_every_mb: u64,
+    /// A small text and one run, to see that the benchmark works
+    #[arg(long)]
+    quick: bool,
+    #[command(flatten)]
+    plot: PlotOptions,
     /// What cargo says when it really benchmarks
     #[arg(long, hide = true)]
     bench: bool,
@@ -77,6 +85,10 @@ struct Arguments {
 }
 
 impl Arguments {
+    fn is_tried(&self) -> bool {
+        self.quick || !self.bench
+    }
+
     fn threads(&self) -> usize {
         let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get());
         self.threads.unwrap_or_else(cores)
@@ -87,7 +99,7 @@ impl Arguments {
         match named {
             Some(path) => std::fs::read(&path).map_err(|error| format!("{}: {error}", path.display()).into()),
             None => {
-                let mib = self.mib.unwrap_or(if self.bench { 64 } else { 4 });
+                let mib = self.mib.unwrap_or(if self.is_tried() { 4 } else { 64 });
                 Ok(pseudo_text::generate(mib << 20))
             }
         }
@@ -242,6 +254,18 @@ fn print_table(runs: &[Vec<Run>], megabytes: f64) {
     row("millpond/baseline", std::array::from_fn(|column| millpond[column] / baseline[column]));
 }
 
+fn charts(runs: &[Vec<Run>], megabytes: f64) -> [Chart; 3] {
+    let chart = |title: &str, unit: &str, of: &dyn Fn(&Run) -> f64| {
+        let values = runs.iter().map(|runs| median(runs, of)).collect();
+        Chart::of_bars(title, unit, &SYSTEMS, vec![(format!("{megabytes:.0} MB of text over TCP"), values)])
+    };
+    [
+        chart("Words counted, everything durable", "MB/s", &|run| megabytes / run.seconds),
+        chart("CPU time", "seconds", &|run| run.cpu_seconds),
+        chart("Peak memory", "megabytes", &|run| run.peak_rss_mb),
+    ]
+}
+
 fn main() -> Outcome<()> {
     let arguments = Arguments::parse();
     if let (Some(system), Some(address), Some(store), Some(lines)) =
@@ -256,7 +280,7 @@ fn main() -> Outcome<()> {
     let newlines = memchr::memchr_iter(b'\n', &corpus).count();
     let lines = newlines + usize::from(corpus.last().is_some_and(|byte| *byte != b'\n'));
     let megabytes = corpus.len() as f64 / 1e6;
-    let count = arguments.runs.unwrap_or(if arguments.bench { 3 } else { 1 }).max(1);
+    let count = arguments.runs.unwrap_or(if arguments.is_tried() { 1 } else { 3 }).max(1);
     let mut runs: Vec<Vec<Run>> = SYSTEMS.iter().map(|_| Vec::new()).collect();
     let mut counted = None;
     for turn in 1..=count {
@@ -270,5 +294,5 @@ fn main() -> Outcome<()> {
         }
     }
     print_table(&runs, megabytes);
-    Ok(())
+    arguments.plot.draw(&charts(&runs, megabytes))
 }

@@ -19,9 +19,12 @@ pub type Figures = Map<String, Value>;
 /// What every benchmark is told.
 #[derive(clap::Args)]
 pub struct RunOptions {
-    /// Runs of each system (default 3; 1 when cargo only tests the benchmark)
+    /// Runs of each system (default 3; 1 when the benchmark is only tried)
     #[arg(long)]
-    runs: Option<usize>,
+    pub runs: Option<usize>,
+    /// Small sizes and one run, to see that the benchmark works
+    #[arg(long)]
+    quick: bool,
     /// What cargo says when it really benchmarks
     #[arg(long, hide = true)]
     bench: bool,
@@ -36,9 +39,9 @@ pub struct RunOptions {
 }
 
 impl RunOptions {
-    /// The one that was asked for, or the usual one, which is small when cargo only tests the benchmark.
+    /// The one that was asked for, or the usual one, which is small when the benchmark is only tried.
     pub fn size<T>(&self, asked: Option<T>, usual: T, test: T) -> T {
-        asked.unwrap_or(if self.bench { usual } else { test })
+        asked.unwrap_or(if self.bench && !self.quick { usual } else { test })
     }
 
     /// The system to run in this process and its directory, when this is a child.
@@ -62,12 +65,23 @@ pub struct Comparison<'a> {
 
 impl Comparison<'_> {
     /// Runs the systems in turn, as often as asked for, and prints a line of JSON for each run and a table of
-    /// medians with the ratios to the baseline.
+    /// medians with the ratios to the baseline. Returns the runs of each system.
     pub fn run(
         &self,
         options: &RunOptions,
+        measure: impl FnMut(&str, &Path) -> Outcome<Figures>,
+    ) -> Outcome<Vec<Vec<Figures>>> {
+        let runs = self.measure(options, measure)?;
+        self.print_table(&self.medians(&runs));
+        Ok(runs)
+    }
+
+    /// The same without the table.
+    pub fn measure(
+        &self,
+        options: &RunOptions,
         mut measure: impl FnMut(&str, &Path) -> Outcome<Figures>,
-    ) -> Outcome<()> {
+    ) -> Outcome<Vec<Vec<Figures>>> {
         let mut runs: Vec<Vec<Figures>> = self.systems.iter().map(|_| Vec::new()).collect();
         for turn in 1..=options.size(options.runs, 3, 1).max(1) {
             for (system, runs) in self.systems.iter().zip(&mut runs) {
@@ -81,18 +95,18 @@ impl Comparison<'_> {
                 runs.push(figures);
             }
         }
-        self.print_table(&runs);
-        Ok(())
+        Ok(runs)
     }
 
-    fn print_table(&self, runs: &[Vec<Figures>]) {
+    /// The columns of the table for each system.
+    pub fn medians(&self, runs: &[Vec<Figures>]) -> Vec<Vec<Option<f64>>> {
+        runs.iter().map(|runs| self.columns.iter().map(|column| median_of(runs, column)).collect()).collect()
+    }
+
+    fn print_table(&self, medians: &[Vec<Option<f64>>]) {
         print!("\n{:<28}", "median of");
         self.columns.iter().for_each(|column| print!(" {column:>16}"));
         println!();
-        let medians: Vec<Vec<Option<f64>>> = runs
-            .iter()
-            .map(|runs| self.columns.iter().map(|column| median_of(runs, column)).collect())
-            .collect();
         let row = |name: &str, values: &[Option<f64>]| {
             print!("{name:<28}");
             values.iter().for_each(|value| match value {
@@ -101,10 +115,10 @@ impl Comparison<'_> {
             });
             println!();
         };
-        for (system, values) in self.systems.iter().zip(&medians) {
+        for (system, values) in self.systems.iter().zip(medians) {
             row(system, values);
         }
-        for (system, values) in self.systems.iter().zip(&medians).skip(1) {
+        for (system, values) in self.systems.iter().zip(medians).skip(1) {
             let ratios: Vec<_> =
                 values.iter().zip(&medians[0]).map(|(own, base)| Some((*own)? / (*base)?)).collect();
             row(&format!("{system}/{}", self.systems[0]), &ratios);
