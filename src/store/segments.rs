@@ -66,33 +66,11 @@ impl EncodedGroup {
         live: LiveSize,
         entries: impl Iterator<Item = Entry<'a>>,
     ) -> Result<Self> {
-        let mut directory = GroupDirectory {
-            group: group as u16,
-            base,
-            entries: 0,
-            bytes: 0,
-            live_keys: live.keys,
-            live_bytes: live.bytes,
-            pages: Vec::new(),
-        };
-        let mut bytes = Vec::new();
-        let mut page = Vec::new();
-        let mut first_hash = 0;
+        let mut encoder = GroupEncoder::new(group, base, live);
         for entry in entries {
-            if page.is_empty() {
-                first_hash = entry.hash;
-            }
-            append_entry(&mut page, entry)?;
-            directory.entries += 1;
-            if page.len() >= PAGE_BYTES {
-                close_page(&mut directory, &mut bytes, &mut page, first_hash)?;
-            }
+            encoder.push(entry)?;
         }
-        if !page.is_empty() {
-            close_page(&mut directory, &mut bytes, &mut page, first_hash)?;
-        }
-        directory.bytes = bytes.len() as u64;
-        Ok(EncodedGroup { directory, bytes })
+        encoder.finish()
     }
 
     pub(crate) fn bytes(&self) -> u64 {
@@ -101,6 +79,51 @@ impl EncodedGroup {
 
     pub(crate) fn is_base(&self) -> bool {
         self.directory.base
+    }
+}
+
+/// Lays a key group out entry by entry.
+pub(crate) struct GroupEncoder {
+    directory: GroupDirectory,
+    bytes: Vec<u8>,
+    page: Vec<u8>,
+    first_hash: u64,
+}
+
+impl GroupEncoder {
+    pub(crate) fn new(group: usize, base: bool, live: LiveSize) -> Self {
+        let directory = GroupDirectory {
+            group: group as u16,
+            base,
+            entries: 0,
+            bytes: 0,
+            live_keys: live.keys,
+            live_bytes: live.bytes,
+            pages: Vec::new(),
+        };
+        GroupEncoder { directory, bytes: Vec::new(), page: Vec::new(), first_hash: 0 }
+    }
+
+    /// Adds the next entry in the order of (hash, key).
+    pub(crate) fn push(&mut self, entry: Entry<'_>) -> Result<()> {
+        if self.page.is_empty() {
+            self.first_hash = entry.hash;
+        }
+        append_entry(&mut self.page, entry)?;
+        self.directory.entries += 1;
+        if self.page.len() >= PAGE_BYTES { self.close_page() } else { Ok(()) }
+    }
+
+    fn close_page(&mut self) -> Result<()> {
+        close_page(&mut self.directory, &mut self.bytes, &mut self.page, self.first_hash)
+    }
+
+    pub(crate) fn finish(mut self) -> Result<EncodedGroup> {
+        if !self.page.is_empty() {
+            self.close_page()?;
+        }
+        self.directory.bytes = self.bytes.len() as u64;
+        Ok(EncodedGroup { directory: self.directory, bytes: self.bytes })
     }
 }
 
@@ -288,6 +311,12 @@ impl Segment {
         groups.map(|group| GroupSource { segment: self.clone(), group: group.clone() }).collect()
     }
 
+    /// The part of this segment that holds a key group of `operator`.
+    pub(crate) fn group_of(self: &Arc<Self>, operator: &str, group: usize) -> Option<GroupSource> {
+        let group = self.operators.get(operator)?.groups.get(&u16::try_from(group).ok()?)?;
+        Some(GroupSource { segment: self.clone(), group: group.clone() })
+    }
+
     /// The schema of the values of `operator` in this segment, `None` when it has none of it.
     #[cfg(feature = "tool")]
     pub(crate) fn schema_of(&self, operator: &str) -> Option<&Arc<str>> {
@@ -468,6 +497,46 @@ impl GroupSource {
         Ok(damaged)
     }
 
+    /// Looks up keys that are ordered by hash, each page read at most once. `found` is told the place of each key that
+    /// this segment says something about, with its value, `None` when it was removed.
+    pub(crate) fn find_sorted(
+        &self,
+        keys: &[(u64, &[u8])],
+        page: &mut Vec<u8>,
+        mut found: impl FnMut(usize, Option<&[u8]>),
+    ) -> Result<()> {
+        let pages = &self.group.pages;
+        let (mut from, mut at) = (0, 0);
+        while let Some((hash, _)) = keys.get(from) {
+            // Entries of one hash may begin at the end of the page before the first that starts with it.
+            at = at.max(pages.partition_point(|place| place.first_hash < *hash).saturating_sub(1));
+            let Some(place) = pages.get(at) else { return Ok(()) };
+            let last_hash = pages.get(at + 1).map_or(u64::MAX, |next| next.first_hash);
+            let until = from + keys[from..].partition_point(|(hash, _)| *hash <= last_hash);
+            self.page(place.offset, page)?;
+            let mut next = from;
+            for entry in entries(page) {
+                let entry = entry?;
+                next += keys[next..until].iter().take_while(|(hash, _)| *hash < entry.hash).count();
+                let same_hash = (next..until).take_while(|&at| keys[at].0 == entry.hash);
+                if let Some(at) = same_hash.into_iter().find(|&at| keys[at].1 == entry.key) {
+                    found(at, entry.value);
+                }
+            }
+            at += 1;
+            // What has the hash with which the next page begins may be there too.
+            let is_over = |(hash, _): &(u64, &[u8])| at >= pages.len() || *hash < last_hash;
+            from += keys[from..until].partition_point(is_over);
+        }
+        Ok(())
+    }
+
+    /// Reads the payload of a page by its number, `false` when there are no more.
+    pub(crate) fn nth_page(&self, number: usize, page: &mut Vec<u8>) -> Result<bool> {
+        let Some(place) = self.group.pages.get(number) else { return Ok(false) };
+        self.page(place.offset, page).map(|()| true)
+    }
+
     /// Looks a key up: `None` when this segment says nothing about it, `Some(None)` when it was removed.
     pub(crate) fn find(&self, hash: u64, key: &[u8], page: &mut Vec<u8>) -> Result<Option<Option<Vec<u8>>>> {
         // Entries of one hash may begin at the end of the page before the first that starts with it.
@@ -535,6 +604,21 @@ mod tests {
             let mut page = Vec::new();
             for ((hash, key), value) in &rows {
                 assert_eq!(source.find(*hash, key, &mut page).unwrap().as_ref(), Some(value));
+            }
+            for step in [1, 7, 400] {
+                let wanted: Vec<(u64, &[u8])> = rows
+                    .keys()
+                    .step_by(step)
+                    .flat_map(|(hash, key)| [(*hash, &b"absent"[..]), (*hash, key)])
+                    .collect();
+                let mut found = Rows::new();
+                let note = |at: usize, value: Option<&[u8]>| {
+                    let key = (wanted[at].0, wanted[at].1.to_vec());
+                    assert!(found.insert(key, value.map(<[u8]>::to_vec)).is_none());
+                };
+                source.find_sorted(&wanted, &mut page, note).unwrap();
+                let expected = rows.iter().step_by(step).map(|(key, value)| (key.clone(), value.clone()));
+                assert_eq!(found, expected.collect::<Rows>());
             }
             assert_eq!(source.find(u64::MAX, b"absent", &mut page).unwrap(), None);
             assert_eq!(source.find(500, b"absent", &mut page).unwrap(), None);
