@@ -4,20 +4,23 @@
 //! delta or a base. It is written once and read in place: a restart reads the directory and checks every
 //! page, and looks entries up in the pages only when their keys come up.
 
+mod encoder;
+mod lookup;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub(crate) use encoder::GroupEncoder;
+
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::frame::{FrameHeader, FrameKind, HEADER_BYTES, append_frame, decode_frame, encode_frame};
+use crate::format::frame::{FrameHeader, FrameKind, HEADER_BYTES, decode_frame, encode_frame};
 use crate::format::records::{
-    Directory, GroupDirectory, OperatorDirectory, PageRef, Record, SegmentHeader, SegmentRef,
+    Directory, GroupDirectory, OperatorDirectory, Record, SegmentHeader, SegmentRef,
 };
-use crate::format::segment::{
-    Entry, PAGE_BYTES, TRAILER_PAYLOAD_BYTES, append_entry, entries, parse_trailer, trailer,
-};
+use crate::format::segment::{Entry, TRAILER_PAYLOAD_BYTES, entries, parse_trailer, trailer};
 use crate::id::SegmentId;
 use crate::record::schema_hash;
 use crate::store::disk::{open_to_read, read_at};
@@ -80,63 +83,6 @@ impl EncodedGroup {
     pub(crate) fn is_base(&self) -> bool {
         self.directory.base
     }
-}
-
-/// Lays a key group out entry by entry.
-pub(crate) struct GroupEncoder {
-    directory: GroupDirectory,
-    bytes: Vec<u8>,
-    page: Vec<u8>,
-    first_hash: u64,
-}
-
-impl GroupEncoder {
-    pub(crate) fn new(group: usize, base: bool, live: LiveSize) -> Self {
-        let directory = GroupDirectory {
-            group: group as u16,
-            base,
-            entries: 0,
-            bytes: 0,
-            live_keys: live.keys,
-            live_bytes: live.bytes,
-            pages: Vec::new(),
-        };
-        GroupEncoder { directory, bytes: Vec::new(), page: Vec::new(), first_hash: 0 }
-    }
-
-    /// Adds the next entry in the order of (hash, key).
-    pub(crate) fn push(&mut self, entry: Entry<'_>) -> Result<()> {
-        if self.page.is_empty() {
-            self.first_hash = entry.hash;
-        }
-        append_entry(&mut self.page, entry)?;
-        self.directory.entries += 1;
-        if self.page.len() >= PAGE_BYTES { self.close_page() } else { Ok(()) }
-    }
-
-    fn close_page(&mut self) -> Result<()> {
-        close_page(&mut self.directory, &mut self.bytes, &mut self.page, self.first_hash)
-    }
-
-    pub(crate) fn finish(mut self) -> Result<EncodedGroup> {
-        if !self.page.is_empty() {
-            self.close_page()?;
-        }
-        self.directory.bytes = self.bytes.len() as u64;
-        Ok(EncodedGroup { directory: self.directory, bytes: self.bytes })
-    }
-}
-
-fn close_page(
-    directory: &mut GroupDirectory,
-    bytes: &mut Vec<u8>,
-    page: &mut Vec<u8>,
-    first_hash: u64,
-) -> Result<()> {
-    directory.pages.push(PageRef { offset: bytes.len() as u64, first_hash });
-    append_frame(bytes, FrameKind::Page, u64::from(directory.group), page)?;
-    page.clear();
-    Ok(())
 }
 
 /// What one checkpoint adds: per operator, the groups that changed.
@@ -453,7 +399,10 @@ impl GroupSource {
 
     /// Calls `each` with every page's place and payload.
     #[cfg(feature = "tool")]
-    pub(crate) fn for_each_page(&self, mut each: impl FnMut(&PageRef, &[u8]) -> Result<()>) -> Result<()> {
+    pub(crate) fn for_each_page(
+        &self,
+        mut each: impl FnMut(&crate::format::records::PageRef, &[u8]) -> Result<()>,
+    ) -> Result<()> {
         let mut page = Vec::new();
         self.group.pages.iter().try_for_each(|place| {
             self.page(place.offset, &mut page)?;
@@ -495,46 +444,6 @@ impl GroupSource {
             }
         }
         Ok(damaged)
-    }
-
-    /// Looks up keys that are ordered by hash, each page read at most once. `found` is told the place of each key that
-    /// this segment says something about, with its value, `None` when it was removed.
-    pub(crate) fn find_sorted(
-        &self,
-        keys: &[(u64, &[u8])],
-        page: &mut Vec<u8>,
-        mut found: impl FnMut(usize, Option<&[u8]>),
-    ) -> Result<()> {
-        let pages = &self.group.pages;
-        let (mut from, mut at) = (0, 0);
-        while let Some((hash, _)) = keys.get(from) {
-            // Entries of one hash may begin at the end of the page before the first that starts with it.
-            at = at.max(pages.partition_point(|place| place.first_hash < *hash).saturating_sub(1));
-            let Some(place) = pages.get(at) else { return Ok(()) };
-            let last_hash = pages.get(at + 1).map_or(u64::MAX, |next| next.first_hash);
-            let until = from + keys[from..].partition_point(|(hash, _)| *hash <= last_hash);
-            self.page(place.offset, page)?;
-            let mut next = from;
-            for entry in entries(page) {
-                let entry = entry?;
-                next += keys[next..until].iter().take_while(|(hash, _)| *hash < entry.hash).count();
-                let same_hash = (next..until).take_while(|&at| keys[at].0 == entry.hash);
-                if let Some(at) = same_hash.into_iter().find(|&at| keys[at].1 == entry.key) {
-                    found(at, entry.value);
-                }
-            }
-            at += 1;
-            // What has the hash with which the next page begins may be there too.
-            let is_over = |(hash, _): &(u64, &[u8])| at >= pages.len() || *hash < last_hash;
-            from += keys[from..until].partition_point(is_over);
-        }
-        Ok(())
-    }
-
-    /// Reads the payload of a page by its number, `false` when there are no more.
-    pub(crate) fn nth_page(&self, number: usize, page: &mut Vec<u8>) -> Result<bool> {
-        let Some(place) = self.group.pages.get(number) else { return Ok(false) };
-        self.page(place.offset, page).map(|()| true)
     }
 
     /// Looks a key up: `None` when this segment says nothing about it, `Some(None)` when it was removed.

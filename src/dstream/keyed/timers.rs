@@ -99,21 +99,27 @@ impl GroupTimers {
         if !may_be_due(self.beyond) {
             return Ok(());
         }
-        let enters_all = group.load_if_it_fits()?;
-        let (mut beyond, mut entered) = ([NEVER; 2], KeyTable::default());
-        group.for_each(|entry| {
-            let earliest = earliest_of(entry.value.unwrap_or_default())?;
-            if enters_all || may_be_due(earliest) {
-                entered.find_or_insert(entry.hash, entry.key);
-            } else {
-                beyond = [beyond[0].min(earliest[0]), beyond[1].min(earliest[1])];
+        let mut beyond = [NEVER; 2];
+        if group.load_if_it_fits()? {
+            for at in group.table().live() {
+                self.schedule(group, at)?;
             }
-            Ok(())
-        })?;
-        group.touch_all(&entered)?;
-        for (hash, key) in entered.iter() {
-            let at = group.touch(hash, key)?;
-            self.schedule(group, at as u32)?;
+        } else {
+            let mut due = KeyTable::default();
+            group.for_each(|entry| {
+                let earliest = earliest_of(entry.value.unwrap_or_default())?;
+                if may_be_due(earliest) {
+                    due.find_or_insert(entry.hash, entry.key);
+                } else {
+                    beyond = [beyond[0].min(earliest[0]), beyond[1].min(earliest[1])];
+                }
+                Ok(())
+            })?;
+            group.touch_all(&due)?;
+            for (hash, key) in due.iter() {
+                let at = group.touch(hash, key)?;
+                self.schedule(group, at as u32)?;
+            }
         }
         self.beyond = beyond;
         Ok(())
