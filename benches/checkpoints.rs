@@ -1,7 +1,7 @@
 //! What checkpoints cost while 1 % of the keys change per batch, and the memory that state takes.
 //!
 //! ```text
-//! cargo bench --bench checkpoints -- [--keys 1000000 --keys 10000000] [--batches 60] [--every 10] [--runs 3]
+//! cargo bench --bench checkpoints -- [--keys 1000000 --keys 10000000] [--batches 60] [--every 10] [--filling 10] [--runs 3]
 //! ```
 //!
 //! Keys and counts have 8 bytes each. After the state is filled, each batch counts on 1 % of the keys, others each time
@@ -36,9 +36,6 @@ use comparison::{Child, Comparison, Outcome, RunOptions, quantile, report};
 use numbers::Driven;
 use process::{Usage, usage_of_this_process};
 
-/// The batches that fill the state.
-const FILLING: u64 = 10;
-
 #[derive(Parser)]
 struct Arguments {
     /// How many keys (default 1,000,000 and 10,000,000; 20,000 when it is only tried)
@@ -50,6 +47,9 @@ struct Arguments {
     /// Batches between checkpoints
     #[arg(long, default_value_t = 10)]
     every: u64,
+    /// The batches that fill the state: what they leave in the allocator counts as memory of the state too
+    #[arg(long, default_value_t = 10)]
+    filling: u64,
     /// Compute threads of millpond (default: the cores of the machine)
     #[arg(long)]
     threads: Option<usize>,
@@ -62,6 +62,7 @@ struct Workload {
     keys: u64,
     batches: u64,
     every: u64,
+    filling: u64,
     threads: Option<usize>,
 }
 
@@ -127,8 +128,8 @@ fn millpond(store: &Path, work: Workload, with_checkpoints: bool) -> Outcome<()>
             Some(count.unwrap_or(0) + new.iter().sum::<u64>())
         });
     let job = context.start()?;
-    for batch in 0..FILLING {
-        driven.batch(&job, work.keys * (batch + 1) / FILLING - work.keys * batch / FILLING)?;
+    for batch in 0..work.filling {
+        driven.batch(&job, work.keys * (batch + 1) / work.filling - work.keys * batch / work.filling)?;
     }
     let filled = usage_of_this_process()?;
     // The checkpoint of the whole state is not counted; it is over when the next one is due.
@@ -145,7 +146,7 @@ fn millpond(store: &Path, work: Workload, with_checkpoints: bool) -> Outcome<()>
     let all = start.elapsed();
     let used = Used { filled, before_batches };
     job.stop(StopMode::Graceful)?;
-    let counted = |written: &CheckpointWritten| written.batch.0 > FILLING + work.every;
+    let counted = |written: &CheckpointWritten| written.batch.0 > work.filling + work.every;
     let written: Vec<_> = driven.checkpoints.try_iter().filter(counted).collect();
     let checkpoint_bytes = written.iter().map(|checkpoint| checkpoint.bytes).sum();
     let checkpoints = if with_checkpoints { written.len() as u64 } else { 0 };
@@ -203,6 +204,7 @@ fn main() -> Outcome<()> {
         keys,
         batches: run.size(arguments.batches, 60, 20),
         every: arguments.every,
+        filling: arguments.filling,
         threads: arguments.threads,
     };
     if let Some((system, store)) = run.child() {

@@ -94,6 +94,9 @@ pub struct Settings {
     /// Input is slowed down to what the job gets through. Default: it is not; what limits input then is
     /// memory (`receive_buffer_bytes_max`) and `source_bytes_per_batch_max`.
     pub backpressure: Option<Backpressure>,
+    /// All keyed state together holds about this much memory, in bytes; what is beyond it stays in the store. Default: no
+    /// limit. See [`ContextBuilder::state_memory_bytes_max`](crate::ContextBuilder::state_memory_bytes_max).
+    pub state_memory_bytes_max: Option<u64>,
     /// A task is tried this often before its batch fails. Default 4.
     pub task_attempts_max: u32,
     /// A start may drop the state of operators that the job no longer has. Default false.
@@ -122,6 +125,7 @@ impl Settings {
             source_bytes_per_batch_max: 128 << 20,
             receiver_records_per_second_max: None,
             backpressure: None,
+            state_memory_bytes_max: None,
             task_attempts_max: 4,
             allow_dropping_state: false,
             refuse_replay_differences: false,
@@ -170,6 +174,9 @@ impl Settings {
                 in_range("backpressure.initial_rate", rate.into(), 1, RATE_MAX)?;
             }
             backpressure.validate_gains()?;
+        }
+        if let Some(bytes) = self.state_memory_bytes_max {
+            in_range("state_memory_bytes_max", bytes.into(), 1 << 10, 1 << 50)?;
         }
         in_range("task_attempts_max", self.task_attempts_max.into(), 1, 100)?;
         in_range("block_interval in us", self.block_interval().as_micros(), 1, 60_000_000)

@@ -102,6 +102,31 @@ impl ContextBuilder {
         self
     }
 
+    /// The memory, in bytes, that the tables of all keyed state may take together. Default: no limit, all state is
+    /// in memory once it was used. May be set, changed and left out between runs; results do not depend on it.
+    ///
+    /// Beyond it, the key groups that were used least recently stay in the store: a batch reads the pages that its keys
+    /// are on, each page once, and what covers all keys (a snapshot, the rewriting of a group, the start of a window)
+    /// reads group by group. When what has changed since the last checkpoint alone takes more, a checkpoint is taken
+    /// early, and the next batch waits for it. So the job gets slower with the share of state that is read for each
+    /// batch. [`Progress::state_memory_bytes`](crate::Progress::state_memory_bytes) says what is taken.
+    ///
+    /// On top come what one batch touches, the delta that is being written, the records of the window that an output
+    /// reads, and the times of the timers of groups that are in memory. A state that visits every key in each batch, as
+    /// [`update_state_by_key`](crate::DStream::update_state_by_key) does with
+    /// [`Visit::All`](crate::Visit::All), is in memory while a batch runs, and so is a state that is migrated,
+    /// until the first checkpoint. Every segment that is needed is kept open, as it is at a start.
+    ///
+    /// ```
+    /// use millpond::StreamingContext;
+    ///
+    /// let builder = StreamingContext::builder("totals").state_memory_bytes_max(512 << 20);
+    /// ```
+    pub fn state_memory_bytes_max(mut self, bytes: u64) -> Self {
+        self.settings.state_memory_bytes_max = Some(bytes);
+        self
+    }
+
     /// Tells `listener` what becomes of the job. Several are called in the order in which they were added;
     /// one that is added twice is called twice.
     pub fn listener(mut self, listener: Arc<dyn StreamingListener>) -> Self {

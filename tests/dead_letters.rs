@@ -199,7 +199,7 @@ fn chunks() -> impl Strategy<Value = Arc<Vec<Chunk>>> {
 
 fn run() -> impl Strategy<Value = Run> {
     (1usize..4, 1usize..9, 1usize..4, 1u64..5).prop_map(|(threads, partitions, ranges, checkpoint_every)| {
-        Run { threads, partitions, ranges, checkpoint_every, flaky: false }
+        Run { threads, partitions, ranges, checkpoint_every, ..Run::default() }
     })
 }
 

@@ -252,7 +252,7 @@ fn shape() -> impl Strategy<Value = Shape> {
 
 fn any_run() -> impl Strategy<Value = Run> {
     (1usize..4, 1usize..20, 1usize..4, 1u64..7).prop_map(|(threads, partitions, ranges, checkpoint_every)| {
-        Run { threads, partitions, ranges, checkpoint_every, flaky: false }
+        Run { threads, partitions, ranges, checkpoint_every, ..Run::default() }
     })
 }
 

@@ -28,7 +28,7 @@ fn chunks(batches: std::ops::Range<usize>) -> impl Strategy<Value = Arc<Vec<Chun
 
 fn run() -> impl Strategy<Value = Run> {
     (1usize..4, 1usize..20, 1usize..4, 1u64..7).prop_map(|(threads, partitions, ranges, checkpoint_every)| {
-        Run { threads, partitions, ranges, checkpoint_every, flaky: false }
+        Run { threads, partitions, ranges, checkpoint_every, ..Run::default() }
     })
 }
 

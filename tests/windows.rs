@@ -233,7 +233,7 @@ fn run() -> impl Strategy<Value = Run> {
             partitions,
             ranges,
             checkpoint_every,
-            flaky: false,
+            ..Run::default()
         },
     )
 }

@@ -17,6 +17,8 @@ pub struct Usage {
     pub rss_bytes: u64,
     /// What was written to files on a disk.
     pub written_bytes: u64,
+    /// What was read from files, also from the system's cache.
+    pub read_bytes: u64,
 }
 
 /// The usage up to now.
@@ -34,6 +36,7 @@ pub fn usage_of_this_process() -> Result<Usage> {
         peak_rss_bytes: named_number("/proc/self/status", "VmHWM:")? << 10,
         rss_bytes: named_number("/proc/self/status", "VmRSS:")? << 10,
         written_bytes: named_number("/proc/self/io", "write_bytes:")?,
+        read_bytes: named_number("/proc/self/io", "rchar:")?,
     })
 }
 

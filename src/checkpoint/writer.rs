@@ -57,6 +57,8 @@ pub(crate) struct CheckpointOutcome {
     /// What it wrote of state.
     pub(crate) bytes: u64,
     pub(crate) took: Duration,
+    /// Every segment that it refers to, ascending.
+    pub(crate) segments: Vec<SegmentRef>,
     pub(crate) result: Result<()>,
 }
 
@@ -160,7 +162,8 @@ impl Work {
         let segment = request.segment;
         let result = self.commit(request);
         let bytes = self.segments.get(&segment.0).map_or(0, |written| written.length);
-        CheckpointOutcome { checkpoint, batch, bytes, took: watch.elapsed(), result }
+        let segments = self.segments.values().copied().collect();
+        CheckpointOutcome { checkpoint, batch, bytes, took: watch.elapsed(), segments, result }
     }
 
     fn commit(&mut self, request: CheckpointRequest) -> Result<()> {

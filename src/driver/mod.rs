@@ -9,6 +9,7 @@ pub(crate) mod question;
 mod rate;
 mod rehearsal;
 mod report;
+mod residency;
 mod run;
 mod shares;
 mod start;
@@ -57,6 +58,7 @@ use plan::Take;
 
 use rate::Rates;
 use report::ReceiverReports;
+use residency::Residency;
 
 /// How long receivers may take, all together, to hand over what they hold when the job stops.
 const RECEIVERS_STOP: Duration = Duration::from_secs(10);
@@ -211,6 +213,8 @@ pub(crate) struct Driver {
     variables: SharedVariables,
     outputs: Vec<Arc<crate::dstream::Output>>,
     states: Vec<Arc<OperatorState>>,
+    /// Of a job whose state's memory is limited.
+    residency: Option<Residency>,
     watched: Watched,
     streams: HashMap<StreamId, Arc<str>>,
     fingerprint: u64,

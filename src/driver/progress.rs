@@ -24,6 +24,11 @@ pub struct Progress {
     pub bytes: u64,
     /// Checkpoints committed.
     pub checkpoints: u64,
+    /// The memory, in bytes, that the tables of keyed state took after the last batch; only counted where it is
+    /// [limited](crate::ContextBuilder::state_memory_bytes_max), else 0.
+    pub state_memory_bytes: u64,
+    /// How often a key group was let go of, to be read from the store again when it is used.
+    pub state_evictions: u64,
     /// From the first record received to the last batch done.
     pub active: Duration,
     /// How long the last batch took.

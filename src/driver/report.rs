@@ -139,14 +139,15 @@ impl Driver {
     ///
     /// # Errors
     /// What it failed with.
-    pub(super) fn note_checkpoint(&self, outcome: Option<CheckpointOutcome>) -> Result<()> {
+    pub(super) fn note_checkpoint(&mut self, outcome: Option<CheckpointOutcome>) -> Result<()> {
         let Some(outcome) = outcome else { return Ok(()) };
-        let CheckpointOutcome { checkpoint, batch, bytes, took: duration, result } = outcome;
+        let CheckpointOutcome { checkpoint, batch, bytes, took: duration, segments, result } = outcome;
         match &result {
             Ok(()) => {
                 lock(&self.shared.progress).checkpoints += 1;
                 let event = CheckpointWritten { checkpoint, batch, duration, bytes };
                 self.listeners.tell(|listener| listener.checkpoint_written(&event));
+                self.follow_checkpoint(&segments)?;
             }
             Err(error) => {
                 let event = CheckpointFailed { checkpoint, batch, duration, error: Failure::of(error) };

@@ -49,6 +49,7 @@ impl Driver {
                 self.finish_checkpoint()?;
             }
         }
+        self.limit_state(true)?;
         self.note_busy(self.sources_wait);
         Ok(())
     }

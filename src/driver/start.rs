@@ -31,6 +31,7 @@ use crate::time::{Clock, Stopwatch, WakeUp};
 use super::changes::Watched;
 use super::rate::Rates;
 use super::report::ReceiverReports;
+use super::residency::Residency;
 use super::run::Emit;
 use super::upgrade::{UpgradePlan, plan_of};
 use super::{Driver, Listeners, Progress, Receivers, RecoveryReport, Shared, StopMode, lock};
@@ -65,11 +66,14 @@ pub(crate) fn start(components: Components, job: Job) -> Result<Started> {
     let (plan, matches) = plan_of(&found, &settings, &job.outline());
     plan.check()?;
     let mut report = report_of(&found, plan);
+    let limited = |limit| Residency::new(limit, &job.states(), &found.segments);
+    let residency = settings.state_memory_bytes_max.map(limited);
     restore(&job, &found, &matches, &executor)?;
     open_sinks(&job, &found, &settings, &store)?;
     report.quarantined = set_aside(&store, &found)?;
     let mut driver = Driver::assemble(settings, clock, store, executor, job, &found)?;
     driver.listeners = listeners;
+    driver.residency = residency;
     // What new operators begin with is no batch's doing.
     driver.watched.take();
     driver.commit_run()?;
@@ -157,6 +161,7 @@ impl Driver {
         Ok(Driver {
             streams: job.inputs.iter().map(|input| (input.stream, input.name.clone())).collect(),
             states: job.states(),
+            residency: None,
             watched: Watched::of(&job, settings.partitions),
             next_batch: BatchId(found.recovery.checkpoint.as_ref().map_or(0, |chosen| chosen.batch) + 1),
             next_block: found.recovery.next_block,
@@ -375,6 +380,7 @@ impl Driver {
         self.advance_positions(&planned.inputs)?;
         let emitted = emit == Emit::Yes;
         self.run_batch(planned, emit)?;
+        self.limit_state(false)?;
         report.replayed.push(batch);
         if emitted {
             report.emitted.push(batch);

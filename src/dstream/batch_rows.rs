@@ -69,15 +69,12 @@ pub(crate) fn live_rows<K: Key, V>(
     let mut rows = Vec::new();
     let mut buffer = DataBuffer::default();
     for group in groups {
-        let mut group = state.group(group);
-        group.load()?;
-        let table = group.table();
-        for at in table.live() {
-            let Some(value) = table.value(at as usize) else { continue };
-            if let Some(value) = decode(value, &mut buffer)? {
-                rows.push((decode_key(table.key(at as usize))?, value));
+        state.group(group).for_each(|entry| {
+            if let Some(value) = entry.value.map(|value| decode(value, &mut buffer)).transpose()?.flatten() {
+                rows.push((decode_key(entry.key)?, value));
             }
-        }
+            Ok(())
+        })?;
     }
     Ok(rows)
 }

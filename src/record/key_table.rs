@@ -83,7 +83,6 @@ impl KeyTable {
     }
 
     /// Bytes of memory held.
-    #[cfg(test)]
     pub(crate) fn memory_bytes(&self) -> usize {
         self.index.allocation_size()
             + self.hashes.capacity() * 8

@@ -1,19 +1,27 @@
 //! One key group of one operator: its live table over what segments hold of it.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use crate::error::Result;
 use crate::format::segment::Entry;
-use crate::record::KeyHash;
+use crate::record::{KeyHash, KeyTable};
 use crate::state::changes::{ChangeSums, Difference};
+use crate::state::memory::StateMemory;
+use crate::state::merge::for_each_merged;
 use crate::state::policy::GroupSize;
 use crate::state::table::StateTable;
 use crate::state::upgrade::Convert;
-use crate::store::segments::{EncodedGroup, GroupSource, LiveSize};
+use crate::store::segments::{EncodedGroup, GroupEncoder, GroupSource, LiveSize};
 
 /// Once this share of a group's keys was looked up in segments, reading the rest at once costs less.
 const COLD_LOOKUPS_SHARE: u64 = 32;
 
 /// ... but never before this many lookups.
 const COLD_LOOKUPS_MIN: u64 = 8;
+
+/// What a key takes in a table beyond the bytes of its entry in a segment, about.
+const TABLE_BYTES: u64 = 16;
 
 /// A key group. Entries below the live table are **cold**: they are read from segments when asked for.
 #[derive(Debug, Default)]
@@ -32,6 +40,12 @@ pub(crate) struct KeyGroup {
     /// What was changed since it was last taken.
     sums: ChangeSums,
     has_sums: bool,
+    /// What all groups share, if there is a limit.
+    memory: Option<Arc<StateMemory>>,
+    /// What of it is counted for this group.
+    counted: u64,
+    /// The last batch that used the group, if there is a limit.
+    used: u64,
 }
 
 /// What a batch does to one group: decided first, applied when the whole stage has succeeded.
@@ -81,36 +95,119 @@ impl KeyGroup {
         KeyGroup { cold: parts, size, chain, ..KeyGroup::default() }
     }
 
+    /// Makes it a group as a checkpoint left it.
+    pub(crate) fn restore(&mut self, parts: Vec<GroupSource>) {
+        let memory = self.memory.take();
+        *self = KeyGroup { memory, counted: self.counted, ..KeyGroup::restored(parts) };
+        self.recount();
+    }
+
+    /// Keeps what is in memory within a limit from here on.
+    pub(crate) fn limit_memory(&mut self, memory: Arc<StateMemory>) {
+        self.memory = Some(memory);
+        self.recount();
+    }
+
+    /// Makes the shared count follow what the table takes now.
+    fn recount(&mut self) {
+        if let Some(memory) = &self.memory {
+            let now = self.table.memory_bytes() as u64;
+            memory.recount(self.counted, now);
+            self.counted = now;
+            self.used = memory.batch();
+        }
+    }
+
+    /// Whether the table could hold all of the group.
+    fn may_load(&self) -> bool {
+        let bytes = self.size.bytes + TABLE_BYTES * self.size.keys;
+        self.memory.as_ref().is_none_or(|memory| memory.has_room(bytes.saturating_sub(self.counted)))
+    }
+
+    /// Whether looking so many keys up costs more than reading all.
+    fn is_worth_loading(&self, lookups: u64) -> bool {
+        self.cold_lookups + lookups > COLD_LOOKUPS_MIN + self.size.keys / COLD_LOOKUPS_SHARE
+            && self.may_load()
+    }
+
+    /// Brings the keys of a batch into the table, so that each page is read once for all of them.
+    pub(crate) fn touch_all(&mut self, keys: &KeyTable) -> Result<()> {
+        if self.cold.is_empty() {
+            return Ok(());
+        }
+        let table = &mut self.table;
+        let mut missing: Vec<(KeyHash, &[u8])> =
+            keys.iter().filter(|(hash, key)| table.find(*hash, key).is_none()).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        if self.is_worth_loading(missing.len() as u64) {
+            return self.load();
+        }
+        self.cold_lookups += missing.len() as u64;
+        missing.sort_unstable();
+        for part in &self.cold {
+            let table = &mut self.table;
+            part.find_sorted(&missing, &mut self.page, |at, value| {
+                let (hash, key) = missing[at];
+                let (at, _) = table.find_or_insert(hash, key);
+                table.restore(at, value);
+            })?;
+            missing.retain(|(hash, key)| table.find(*hash, key).is_none());
+        }
+        for (hash, key) in missing {
+            self.table.find_or_insert(hash, key);
+        }
+        self.recount();
+        Ok(())
+    }
+
     /// The number of `key`, whose value is in the table after this if it has one.
     #[inline]
     pub(crate) fn touch(&mut self, hash: KeyHash, key: &[u8]) -> Result<usize> {
-        if !self.cold.is_empty() && self.table.find(hash, key).is_none() {
+        if !self.cold.is_empty() {
+            if let Some(at) = self.table.find(hash, key) {
+                return Ok(at);
+            }
             self.warm_up(hash, key)?;
         }
         Ok(self.table.find_or_insert(hash, key).0)
     }
 
-    /// The number of `key` if there is one; a key that is asked for and not there takes no room.
-    pub(crate) fn find(&mut self, hash: KeyHash, key: &[u8]) -> Result<Option<usize>> {
+    /// The value of `key`; one that is asked for and not there takes no room. Neither does one that is cold, where
+    /// memory is limited.
+    pub(crate) fn value(&mut self, hash: KeyHash, key: &[u8]) -> Result<Option<Cow<'_, [u8]>>> {
+        self.used = self.memory.as_ref().map_or(0, |memory| memory.batch());
         if !self.cold.is_empty() && self.table.find(hash, key).is_none() {
+            if self.memory.is_some() && !self.is_worth_loading(1) {
+                self.cold_lookups += 1;
+                return Ok(self.find_cold(hash, key)?.flatten().map(Cow::Owned));
+            }
             self.warm_up(hash, key)?;
         }
-        Ok(self.table.find(hash, key))
+        Ok(self.table.find(hash, key).and_then(|at| self.table.value(at)).map(Cow::Borrowed))
     }
 
     fn warm_up(&mut self, hash: KeyHash, key: &[u8]) -> Result<()> {
-        self.cold_lookups += 1;
-        if self.cold_lookups > COLD_LOOKUPS_MIN + self.size.keys / COLD_LOOKUPS_SHARE {
+        if self.is_worth_loading(1) {
             return self.load();
         }
-        for part in &self.cold {
-            if let Some(value) = part.find(hash, key, &mut self.page)? {
-                let (at, _) = self.table.find_or_insert(hash, key);
-                self.table.restore(at, value.as_deref());
-                return Ok(());
-            }
+        self.cold_lookups += 1;
+        if let Some(value) = self.find_cold(hash, key)? {
+            let (at, _) = self.table.find_or_insert(hash, key);
+            self.table.restore(at, value.as_deref());
         }
         Ok(())
+    }
+
+    /// What the newest part that knows the key says about it.
+    fn find_cold(&mut self, hash: KeyHash, key: &[u8]) -> Result<Option<Option<Vec<u8>>>> {
+        for part in &self.cold {
+            if let Some(value) = part.find(hash, key, &mut self.page)? {
+                return Ok(Some(value));
+            }
+        }
+        Ok(None)
     }
 
     /// Reads everything that is still cold.
@@ -127,12 +224,56 @@ impl KeyGroup {
             })?;
         }
         self.cold.clear();
+        self.recount();
         Ok(())
     }
 
-    /// Whether nothing of the group is cold.
-    pub(crate) fn is_loaded(&self) -> bool {
-        self.cold.is_empty()
+    /// Reads everything that is still cold if there is room for it. Returns whether nothing of the group is cold now.
+    pub(crate) fn load_if_it_fits(&mut self) -> Result<bool> {
+        if !self.cold.is_empty() && self.may_load() {
+            self.load()?;
+        }
+        Ok(self.cold.is_empty())
+    }
+
+    /// Calls `each` with every entry that has a value, ordered by (hash, key). What there is no room for is read and
+    /// not kept.
+    pub(crate) fn for_each(&mut self, mut each: impl FnMut(Entry<'_>) -> Result<()>) -> Result<()> {
+        if !self.load_if_it_fits()? {
+            return for_each_merged(&self.table, &self.cold, each);
+        }
+        self.table.live().into_iter().try_for_each(|at| each(self.table.entry(at)))
+    }
+
+    /// Lets go of everything that segments hold: of all but what was changed since the last checkpoint. `parts` are
+    /// those of the group's chain, newest first. Numbers of keys change.
+    pub(crate) fn evict(&mut self, parts: Vec<GroupSource>) {
+        self.size = self.live();
+        self.cold = parts;
+        self.cold_lookups = 0;
+        self.table.keep_changes();
+        let used = self.used;
+        self.recount();
+        self.used = used;
+    }
+
+    /// Reads what is cold from the present chain, whose parts are these: older ones may be gone from the store.
+    pub(crate) fn follow_chain(&mut self, parts: Vec<GroupSource>) {
+        self.cold = parts;
+    }
+
+    /// Whether something is cold that is not part of the chain any more.
+    pub(crate) fn is_off_its_chain(&self) -> bool {
+        let is_part =
+            |part: &GroupSource| self.chain.iter().any(|(segment, _)| *segment == part.segment_id().0);
+        !self.rewrite && !self.cold.iter().all(is_part)
+    }
+
+    /// What letting go of it would free at most, and the batch that used it last; `None` for a group that cannot be let
+    /// go of.
+    pub(crate) fn evictable(&self) -> Option<(u64, u64)> {
+        let clean = self.table.len() > self.table.changes();
+        (!self.rewrite && clean).then_some((self.used, self.counted))
     }
 
     pub(crate) fn table(&self) -> &StateTable {
@@ -148,6 +289,9 @@ impl KeyGroup {
                 self.resize(at, value);
             }
             self.table.change(at, value);
+        }
+        if !changes.touched.is_empty() {
+            self.recount();
         }
     }
 
@@ -165,13 +309,25 @@ impl KeyGroup {
         difference: &Difference,
         all: bool,
     ) -> Result<Option<(usize, Vec<u8>)>> {
+        let mut best: Option<(usize, Vec<u8>)> = None;
+        let mut consider = |hash, key: &[u8]| {
+            if let Some(stratum) = difference.fits(hash)
+                && best.as_ref().is_none_or(|(most, known)| (stratum, key) > (*most, known.as_slice()))
+            {
+                best = Some((stratum, key.to_vec()));
+            }
+        };
         if all {
-            self.load()?;
+            self.for_each(|entry| {
+                consider(entry.hash, entry.key);
+                Ok(())
+            })?;
         }
         let table = &self.table;
-        let numbers = (0..table.len()).filter(|at| all || table.is_dirty(*at));
-        let fitting = numbers.filter_map(|at| Some((difference.fits(table.hash(at))?, table.key(at))));
-        Ok(fitting.max().map(|(stratum, key)| (stratum, key.to_vec())))
+        (0..table.len())
+            .filter(|at| all || table.is_dirty(*at))
+            .for_each(|at| consider(table.hash(at), table.key(at)));
+        Ok(best)
     }
 
     /// Keeps count of keys and bytes while some are cold and the table alone cannot tell.
@@ -218,13 +374,14 @@ impl KeyGroup {
         self.load()?;
         let mut table = StateTable::default();
         for at in self.table.live() {
-            let Entry { hash, key, value } = self.entry(at);
+            let Entry { hash, key, value } = self.table.entry(at);
             if let Some(value) = value.map(convert).transpose()?.flatten() {
                 let (at, _) = table.find_or_insert(hash, key);
                 table.restore(at, Some(&value));
             }
         }
         self.table = table;
+        self.recount();
         Ok(())
     }
 
@@ -241,20 +398,16 @@ impl KeyGroup {
         // Without a chain there is nothing for a tombstone to hide.
         let hides = !self.chain.is_empty();
         let changed = self.table.changed();
-        let entries = changed.iter().map(|&at| self.entry(at)).filter(|entry| hides || entry.value.is_some());
+        let entries =
+            changed.iter().map(|&at| self.table.entry(at)).filter(|entry| hides || entry.value.is_some());
         EncodedGroup::encode(group, false, self.live(), entries).map(Some)
     }
 
     /// The whole group.
     pub(crate) fn encode_base(&mut self, group: usize) -> Result<EncodedGroup> {
-        self.load()?;
-        let live = self.table.live();
-        EncodedGroup::encode(group, true, self.live(), live.iter().map(|&at| self.entry(at)))
-    }
-
-    fn entry(&self, at: u32) -> Entry<'_> {
-        let at = at as usize;
-        Entry { hash: self.table.hash(at), key: self.table.key(at), value: self.table.value(at) }
+        let mut encoder = GroupEncoder::new(group, true, self.live());
+        self.for_each(|entry| encoder.push(entry))?;
+        encoder.finish()
     }
 
     /// Takes note that `encoded` is on its way into `segment`.
@@ -272,6 +425,7 @@ impl KeyGroup {
     pub(crate) fn tidy_up(&mut self) {
         if self.cold.is_empty() && !self.table.has_changes() && self.table.is_sparse() {
             self.table.compact();
+            self.recount();
         }
     }
 
@@ -282,135 +436,4 @@ impl KeyGroup {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-    use std::sync::Arc;
-
-    use super::*;
-    use crate::format::records::SegmentHeader;
-    use crate::id::SegmentId;
-    use crate::record::hash_of;
-    use crate::store::segments::{EncodedOperator, EncodedState, Segment, write_segment};
-    use crate::store::{Disk, StorePaths};
-
-    #[derive(Clone, Copy, Debug)]
-    enum Step {
-        Put(&'static [u8]),
-        Remove(&'static [u8]),
-        Ask(&'static [u8]),
-        Delta,
-        Base,
-        Restart,
-    }
-
-    const STEPS: [Step; 7] = [
-        Step::Put(b"a"),
-        Step::Put(b"b"),
-        Step::Remove(b"a"),
-        Step::Ask(b"a"),
-        Step::Delta,
-        Step::Base,
-        Step::Restart,
-    ];
-
-    /// A group with the segments that hold it, and a plain map.
-    struct Tested<'a> {
-        paths: &'a StorePaths,
-        group: KeyGroup,
-        segments: BTreeMap<u64, Vec<GroupSource>>,
-        model: BTreeMap<&'static [u8], Vec<u8>>,
-    }
-
-    impl Tested<'_> {
-        fn change(&mut self, key: &'static [u8], value: Option<Vec<u8>>) {
-            let at = self.group.touch(hash_of(key), key).unwrap();
-            let mut changes = GroupChanges::default();
-            changes.push(at, value.as_deref());
-            self.group.apply(&changes);
-            match value {
-                Some(value) => drop(self.model.insert(key, value)),
-                None => drop(self.model.remove(key)),
-            }
-        }
-
-        fn value(&mut self, key: &[u8]) -> Option<Vec<u8>> {
-            let at = self.group.find(hash_of(key), key).unwrap()?;
-            self.group.table().value(at).map(<[u8]>::to_vec)
-        }
-
-        fn checkpoint(&mut self, number: u64, whole: bool) {
-            let encoded = if whole {
-                Some(self.group.encode_base(0).unwrap())
-            } else {
-                self.group.encode_delta(0).unwrap()
-            };
-            let Some(encoded) = encoded else { return };
-            self.group.checkpointed(number, &encoded);
-            if whole {
-                self.group.table.compact();
-            }
-            let state = EncodedState {
-                operators: vec![EncodedOperator {
-                    name: "totals".into(),
-                    schema: "bytes".into(),
-                    groups: vec![encoded],
-                }],
-            };
-            let header = SegmentHeader { store: [1; 16], checkpoint: number };
-            let written =
-                write_segment(&Disk::default(), self.paths, SegmentId(number), &header, &state).unwrap();
-            let segment = Arc::new(Segment::open(self.paths, [1; 16], &written).unwrap());
-            self.segments.insert(number, segment.groups_of("totals"));
-        }
-
-        fn step(&mut self, number: u64, step: Step) {
-            match step {
-                Step::Put(key) => self.change(key, Some(vec![number as u8; number as usize % 3])),
-                Step::Remove(key) => self.change(key, None),
-                Step::Ask(key) => assert_eq!(self.value(key), self.model.get(key).cloned()),
-                Step::Delta => self.checkpoint(number, false),
-                Step::Base => self.checkpoint(number, true),
-                Step::Restart => {
-                    self.checkpoint(number, false);
-                    let parts = self.group.segments().map(|segment| self.segments.remove(&segment).unwrap());
-                    let parts: Vec<_> = parts.flatten().collect();
-                    self.segments =
-                        parts.iter().map(|part| (part.segment_id().0, vec![part.clone()])).collect();
-                    self.group = KeyGroup::restored(parts.into_iter().rev().collect());
-                }
-            }
-        }
-    }
-
-    /// Every sequence of up to five steps, the idea of Spark's `StateMapSuite`: whatever was changed, removed,
-    /// checkpointed, rewritten and restored in whatever order, the group has what a plain map has.
-    #[test]
-    fn every_short_history_ends_as_a_plain_map() {
-        let dir = tempfile::tempdir().unwrap();
-        let paths = StorePaths::new(dir.path());
-        std::fs::create_dir(paths.state()).unwrap();
-        for length in 1..=5u32 {
-            for sequence in 0..STEPS.len().pow(length) {
-                let step = |place: u32| STEPS[sequence / STEPS.len().pow(place) % STEPS.len()];
-                let steps: Vec<Step> = (0..length).map(step).collect();
-                let mut tested = Tested {
-                    paths: &paths,
-                    group: KeyGroup::default(),
-                    segments: BTreeMap::new(),
-                    model: BTreeMap::new(),
-                };
-                (1..).zip(&steps).for_each(|(number, step)| tested.step(number, *step));
-                assert_eq!(tested.group.live().keys, tested.model.len() as u64, "{steps:?}");
-                let entry =
-                    |(key, value): (&&[u8], &Vec<u8>)| crate::format::segment::entry_bytes(key, Some(value));
-                let bytes: usize = tested.model.iter().map(entry).sum();
-                assert_eq!(tested.group.live().bytes, bytes as u64, "{steps:?}");
-                for key in [&b"b"[..], b"a", b"c"] {
-                    assert_eq!(tested.value(key), tested.model.get(key).cloned(), "{steps:?}");
-                }
-                tested.group.load().unwrap();
-                assert_eq!(tested.group.table().live_keys(), tested.model.len(), "{steps:?}");
-            }
-        }
-    }
-}
+mod tests;

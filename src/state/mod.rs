@@ -7,6 +7,8 @@
 
 mod changes;
 mod group;
+mod memory;
+mod merge;
 mod operator;
 mod policy;
 mod table;
@@ -15,6 +17,7 @@ mod values;
 
 pub(crate) use changes::ChangeSums;
 pub(crate) use group::{GroupChanges, KeyGroup};
+pub(crate) use memory::StateMemory;
 pub(crate) use operator::{KnownSchema, OperatorState, StateType, check_schemas};
 pub(crate) use table::StateTable;
 pub(crate) use upgrade::{Convert, Origins, Upgrade};

@@ -1,5 +1,6 @@
 //! The state of one operator: its key groups behind one lock each.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -14,6 +15,7 @@ use crate::id::SegmentId;
 use crate::record::{Data, Described, Key, Schema, group_of, hash_of, schema_hash};
 use crate::state::changes::{ChangeSums, Difference};
 use crate::state::group::{GroupChanges, KeyGroup};
+use crate::state::memory::StateMemory;
 use crate::state::policy::groups_to_rewrite;
 use crate::state::upgrade::{Convert, Origins};
 use crate::store::segments::{EncodedGroup, EncodedOperator, GroupSource, Segment};
@@ -140,9 +142,54 @@ impl OperatorState {
     pub(crate) fn restore(&self, segments: &[Arc<Segment>]) -> Result<()> {
         let parts = checked_parts_of(&self.name, segments, self.state_type.schema.hash)?;
         for (group, parts) in parts.into_iter().enumerate() {
-            *self.group(group) = KeyGroup::restored(parts);
+            self.group(group).restore(parts);
         }
         Ok(())
+    }
+
+    /// Keeps what is in memory within a limit that it shares with other operators.
+    pub(crate) fn limit_memory(&self, memory: &Arc<StateMemory>) {
+        (0..KEY_GROUPS).for_each(|group| self.group(group).limit_memory(memory.clone()));
+    }
+
+    /// What could be let go of: the last use, the bytes and the number of each key group.
+    pub(crate) fn evictable(&self) -> Vec<(u64, u64, usize)> {
+        let group = |number| self.group(number).evictable().map(|(used, bytes)| (used, bytes, number));
+        (0..KEY_GROUPS).filter_map(group).collect()
+    }
+
+    /// Lets go of what a group has in memory that `segments` hold. Returns whether all of them were there.
+    pub(crate) fn evict(&self, group: usize, segments: &BTreeMap<u64, Arc<Segment>>) -> bool {
+        let mut state = self.group(group);
+        let parts = self.parts_of_chain(&state, group, segments);
+        parts.is_some_and(|parts| {
+            state.evict(parts);
+            true
+        })
+    }
+
+    /// Points what is cold at the present segments, which are these.
+    pub(crate) fn follow_chains(&self, segments: &BTreeMap<u64, Arc<Segment>>) {
+        for group in 0..KEY_GROUPS {
+            let mut state = self.group(group);
+            if state.is_off_its_chain()
+                && let Some(parts) = self.parts_of_chain(&state, group, segments)
+            {
+                state.follow_chain(parts);
+            }
+        }
+    }
+
+    fn parts_of_chain(
+        &self,
+        state: &KeyGroup,
+        group: usize,
+        segments: &BTreeMap<u64, Arc<Segment>>,
+    ) -> Option<Vec<GroupSource>> {
+        let part = |segment| segments.get(&segment)?.group_of(&self.name, group);
+        let mut parts = state.segments().map(part).collect::<Option<Vec<_>>>()?;
+        parts.reverse();
+        Some(parts)
     }
 
     /// Takes over what `segments` hold of the operator `stored`, every value converted. The next checkpoint writes
@@ -161,7 +208,7 @@ impl OperatorState {
         for (group, parts) in parts.into_iter().enumerate() {
             let is_stored = !parts.is_empty();
             let mut group = self.group(group);
-            *group = KeyGroup::restored(parts);
+            group.restore(parts);
             if is_stored {
                 group.rewrite();
             }
@@ -271,8 +318,7 @@ impl OperatorState {
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
         let hash = hash_of(key);
         let mut group = self.group(group_of(hash));
-        let Some(at) = group.find(hash, key)? else { return Ok(None) };
-        Ok(group.table().value(at).map(<[u8]>::to_vec))
+        Ok(group.value(hash, key)?.map(Cow::into_owned))
     }
 
     /// Sets or removes one key outside of a stage.
@@ -289,14 +335,7 @@ impl OperatorState {
     /// Calls `each` with every key and value, by key group and within it by (hash, key).
     pub(crate) fn for_each(&self, mut each: impl FnMut(&[u8], &[u8]) -> Result<()>) -> Result<()> {
         for group in 0..KEY_GROUPS {
-            let mut group = self.group(group);
-            group.load()?;
-            let table = group.table();
-            for at in table.live() {
-                if let Some(value) = table.value(at as usize) {
-                    each(table.key(at as usize), value)?;
-                }
-            }
+            self.group(group).for_each(|entry| entry.value.map_or(Ok(()), |value| each(entry.key, value)))?;
         }
         Ok(())
     }
@@ -379,12 +418,20 @@ mod tests {
         fn restored_state_equals_a_plain_map(
             rounds in prop::collection::vec(
                 (prop::collection::vec((0u16..400, prop::option::of(0u8..30)), 0..300), any::<bool>()), 1..12),
+            // Nothing needs to stay, a part can, all does.
+            limit in prop::option::of(prop_oneof![Just(0u64), 100_000..400_000u64]),
         ) {
             let dir = tempfile::tempdir().unwrap();
             let paths = StorePaths::new(dir.path());
             std::fs::create_dir(paths.state()).unwrap();
             let executor = Executor::new(2, 1).unwrap();
-            let mut state = operator();
+            let memory = limit.map(|limit| Arc::new(StateMemory::new(limit)));
+            let limited = || {
+                let state = operator();
+                memory.iter().for_each(|memory| state.limit_memory(memory));
+                state
+            };
+            let mut state = limited();
             let mut model = Model::new();
             let mut segments = BTreeMap::new();
             for (number, (changes, restart)) in rounds.into_iter().enumerate() {
@@ -405,12 +452,23 @@ mod tests {
                 segments.insert(segment, written);
                 let needed = state.segments();
                 segments.retain(|segment, _| needed.contains(segment));
+                let opened: Vec<_> = segments.values()
+                    .map(|segment| Arc::new(Segment::open(&paths, [1; 16], segment).unwrap())).collect();
+                if let Some(memory) = &memory {
+                    let opened = opened.iter().map(|segment| (segment.id.0, segment.clone())).collect();
+                    state.follow_chains(&opened);
+                    for (.., group) in state.evictable() {
+                        if memory.resident() > memory.limit() {
+                            prop_assert!(state.evict(group, &opened));
+                        }
+                    }
+                    prop_assert!(memory.resident() <= memory.limit());
+                }
                 if restart {
-                    let opened: Vec<_> = segments.values()
-                        .map(|segment| Arc::new(Segment::open(&paths, [1; 16], segment).unwrap())).collect();
-                    state = operator();
+                    state = limited();
                     state.restore(&opened).unwrap();
-                    prop_assert_eq!(state.live_keys(), model.len() as u64);
+                }
+                if restart || memory.is_some() {
                     for key in (0u16..400).step_by(17).map(u16::to_be_bytes) {
                         prop_assert_eq!(state.get(&key).unwrap(), model.get(&key[..]).cloned());
                     }

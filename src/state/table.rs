@@ -1,6 +1,6 @@
 //! One key group's live table: byte keys to byte values, with what changed since the last checkpoint.
 
-use crate::format::segment::entry_bytes;
+use crate::format::segment::{Entry, entry_bytes};
 use crate::record::growth::push;
 use crate::record::{KeyHash, KeyTable};
 use crate::state::values::Values;
@@ -58,6 +58,11 @@ impl StateTable {
         self.dirty_keys > 0
     }
 
+    /// Keys that were changed since the last checkpoint.
+    pub(super) fn changes(&self) -> usize {
+        self.dirty_keys
+    }
+
     #[inline]
     pub(crate) fn find(&self, hash: KeyHash, key: &[u8]) -> Option<usize> {
         self.keys.find(hash, key)
@@ -92,6 +97,11 @@ impl StateTable {
     #[inline]
     pub(crate) fn value(&self, at: usize) -> Option<&[u8]> {
         self.is_live(at).then(|| self.values.get(at))
+    }
+
+    pub(super) fn entry(&self, at: u32) -> Entry<'_> {
+        let at = at as usize;
+        Entry { hash: self.hash(at), key: self.key(at), value: self.value(at) }
     }
 
     /// Sets or removes a value as part of a batch: the key is part of the next delta.
@@ -182,8 +192,23 @@ impl StateTable {
         *self = compacted;
     }
 
+    /// Rebuilds the table with nothing but what was changed since the last checkpoint. Numbers change. Only for a
+    /// table over segments that hold all the rest.
+    pub(crate) fn keep_changes(&mut self) {
+        let mut kept = StateTable { numbering: self.numbering + 1, ..StateTable::default() };
+        for at in (0..self.len()).filter(|&at| self.is_dirty(at)) {
+            let (new, _) = kept.find_or_insert(self.hash(at), self.key(at));
+            kept.change(new, self.value(at));
+        }
+        *self = kept;
+    }
+
+    /// The numbers of all keys, ordered by (hash, key).
+    pub(crate) fn all(&self) -> Vec<u32> {
+        self.ordered(|_| true)
+    }
+
     /// Bytes of memory held.
-    #[cfg(test)]
     pub(crate) fn memory_bytes(&self) -> usize {
         self.keys.memory_bytes() + self.values.memory_bytes() + self.marks.capacity() * size_of::<Marks>()
     }

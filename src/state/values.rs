@@ -136,7 +136,6 @@ impl Values {
     }
 
     /// Bytes of memory held.
-    #[cfg(test)]
     pub(super) fn memory_bytes(&self) -> usize {
         self.bytes.capacity() + self.slots.capacity() * size_of::<Slot>()
     }

@@ -4,20 +4,23 @@
 //! delta or a base. It is written once and read in place: a restart reads the directory and checks every
 //! page, and looks entries up in the pages only when their keys come up.
 
+mod encoder;
+mod lookup;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub(crate) use encoder::GroupEncoder;
+
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::frame::{FrameHeader, FrameKind, HEADER_BYTES, append_frame, decode_frame, encode_frame};
+use crate::format::frame::{FrameHeader, FrameKind, HEADER_BYTES, decode_frame, encode_frame};
 use crate::format::records::{
-    Directory, GroupDirectory, OperatorDirectory, PageRef, Record, SegmentHeader, SegmentRef,
+    Directory, GroupDirectory, OperatorDirectory, Record, SegmentHeader, SegmentRef,
 };
-use crate::format::segment::{
-    Entry, PAGE_BYTES, TRAILER_PAYLOAD_BYTES, append_entry, entries, parse_trailer, trailer,
-};
+use crate::format::segment::{Entry, TRAILER_PAYLOAD_BYTES, entries, parse_trailer, trailer};
 use crate::id::SegmentId;
 use crate::record::schema_hash;
 use crate::store::disk::{open_to_read, read_at};
@@ -66,33 +69,11 @@ impl EncodedGroup {
         live: LiveSize,
         entries: impl Iterator<Item = Entry<'a>>,
     ) -> Result<Self> {
-        let mut directory = GroupDirectory {
-            group: group as u16,
-            base,
-            entries: 0,
-            bytes: 0,
-            live_keys: live.keys,
-            live_bytes: live.bytes,
-            pages: Vec::new(),
-        };
-        let mut bytes = Vec::new();
-        let mut page = Vec::new();
-        let mut first_hash = 0;
+        let mut encoder = GroupEncoder::new(group, base, live);
         for entry in entries {
-            if page.is_empty() {
-                first_hash = entry.hash;
-            }
-            append_entry(&mut page, entry)?;
-            directory.entries += 1;
-            if page.len() >= PAGE_BYTES {
-                close_page(&mut directory, &mut bytes, &mut page, first_hash)?;
-            }
+            encoder.push(entry)?;
         }
-        if !page.is_empty() {
-            close_page(&mut directory, &mut bytes, &mut page, first_hash)?;
-        }
-        directory.bytes = bytes.len() as u64;
-        Ok(EncodedGroup { directory, bytes })
+        encoder.finish()
     }
 
     pub(crate) fn bytes(&self) -> u64 {
@@ -102,18 +83,6 @@ impl EncodedGroup {
     pub(crate) fn is_base(&self) -> bool {
         self.directory.base
     }
-}
-
-fn close_page(
-    directory: &mut GroupDirectory,
-    bytes: &mut Vec<u8>,
-    page: &mut Vec<u8>,
-    first_hash: u64,
-) -> Result<()> {
-    directory.pages.push(PageRef { offset: bytes.len() as u64, first_hash });
-    append_frame(bytes, FrameKind::Page, u64::from(directory.group), page)?;
-    page.clear();
-    Ok(())
 }
 
 /// What one checkpoint adds: per operator, the groups that changed.
@@ -288,6 +257,12 @@ impl Segment {
         groups.map(|group| GroupSource { segment: self.clone(), group: group.clone() }).collect()
     }
 
+    /// The part of this segment that holds a key group of `operator`.
+    pub(crate) fn group_of(self: &Arc<Self>, operator: &str, group: usize) -> Option<GroupSource> {
+        let group = self.operators.get(operator)?.groups.get(&u16::try_from(group).ok()?)?;
+        Some(GroupSource { segment: self.clone(), group: group.clone() })
+    }
+
     /// The schema of the values of `operator` in this segment, `None` when it has none of it.
     #[cfg(feature = "tool")]
     pub(crate) fn schema_of(&self, operator: &str) -> Option<&Arc<str>> {
@@ -424,7 +399,10 @@ impl GroupSource {
 
     /// Calls `each` with every page's place and payload.
     #[cfg(feature = "tool")]
-    pub(crate) fn for_each_page(&self, mut each: impl FnMut(&PageRef, &[u8]) -> Result<()>) -> Result<()> {
+    pub(crate) fn for_each_page(
+        &self,
+        mut each: impl FnMut(&crate::format::records::PageRef, &[u8]) -> Result<()>,
+    ) -> Result<()> {
         let mut page = Vec::new();
         self.group.pages.iter().try_for_each(|place| {
             self.page(place.offset, &mut page)?;
@@ -535,6 +513,21 @@ mod tests {
             let mut page = Vec::new();
             for ((hash, key), value) in &rows {
                 assert_eq!(source.find(*hash, key, &mut page).unwrap().as_ref(), Some(value));
+            }
+            for step in [1, 7, 400] {
+                let wanted: Vec<(u64, &[u8])> = rows
+                    .keys()
+                    .step_by(step)
+                    .flat_map(|(hash, key)| [(*hash, &b"absent"[..]), (*hash, key)])
+                    .collect();
+                let mut found = Rows::new();
+                let note = |at: usize, value: Option<&[u8]>| {
+                    let key = (wanted[at].0, wanted[at].1.to_vec());
+                    assert!(found.insert(key, value.map(<[u8]>::to_vec)).is_none());
+                };
+                source.find_sorted(&wanted, &mut page, note).unwrap();
+                let expected = rows.iter().step_by(step).map(|(key, value)| (key.clone(), value.clone()));
+                assert_eq!(found, expected.collect::<Rows>());
             }
             assert_eq!(source.find(u64::MAX, b"absent", &mut page).unwrap(), None);
             assert_eq!(source.find(500, b"absent", &mut page).unwrap(), None);

@@ -4,7 +4,8 @@
 //! every batch must then have. Rows share jobs: they stand side by side over the same input. Every job is run
 //!
 //! * on random inputs, with empty batches, one hot key, many distinct keys and duplicates;
-//! * on 1 to 4 threads, 1 to 20 partitions, with a checkpoint after every 1 to 10 batches;
+//! * on 1 to 4 threads, 1 to 20 partitions, with a checkpoint after every 1 to 10 batches, and with too little memory
+//!   for its state;
 //! * crashed at every single step on the disk, and at random steps of several lives in a row;
 //! * with tasks that fail half-way and are tried again;
 //! * stopped, gracefully and at once, and started again with other threads and partitions.
@@ -106,12 +107,15 @@ fn input(batches: std::ops::Range<usize>) -> impl Strategy<Value = Input> {
 }
 
 fn run() -> impl Strategy<Value = Run> {
-    (1usize..5, 1usize..21, 1u64..11, any::<bool>()).prop_map(
-        |(threads, partitions, checkpoint_every, flaky)| Run {
+    // Without a limit, with one that nothing fits, and with some that are passed now and then.
+    let state_memory = prop_oneof![Just(None), Just(Some(1 << 10)), (1u64 << 10..128 << 10).prop_map(Some)];
+    (1usize..5, 1usize..21, 1u64..11, any::<bool>(), state_memory).prop_map(
+        |(threads, partitions, checkpoint_every, flaky, state_memory)| Run {
             threads,
             partitions,
             checkpoint_every,
             flaky,
+            state_memory,
             ..Run::default()
         },
     )
@@ -169,6 +173,20 @@ fn threads_change_nothing() {
         let expected = hold(run_and_check(&job, &input, &[], &one), &format!("{one:?}"));
         for threads in 2..=4 {
             let run = Run { threads, ..Run::default() };
+            let found = run_and_check(&job, &input, &[], &run);
+            hold(found.and_then(|found| compare_outcomes(&expected, &found)), &format!("{run:?}"));
+        }
+    }
+}
+
+/// What does not fit into memory is read from the store, whatever threads do meanwhile.
+#[test]
+fn too_little_memory_changes_nothing() {
+    for job in jobs() {
+        let input = fixed_input(9);
+        let expected = hold(run_and_check(&job, &input, &[], &Run::default()), "no limit");
+        for (threads, bytes) in [(1, 1 << 10), (2, 1 << 10), (3, 48 << 10)] {
+            let run = Run { threads, state_memory: Some(bytes), ..Run::default() };
             let found = run_and_check(&job, &input, &[], &run);
             hold(found.and_then(|found| compare_outcomes(&expected, &found)), &format!("{run:?}"));
         }

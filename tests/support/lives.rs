@@ -89,11 +89,13 @@ pub struct Run {
     pub checkpoint_every: u64,
     /// Whether the first read of each range gives too much and fails, so that its task is tried again.
     pub flaky: bool,
+    /// The limit of the state's memory.
+    pub state_memory: Option<u64>,
 }
 
 impl Default for Run {
     fn default() -> Self {
-        Run { threads: 2, partitions: 3, ranges: 2, checkpoint_every: 3, flaky: false }
+        Run { threads: 2, partitions: 3, ranges: 2, checkpoint_every: 3, flaky: false, state_memory: None }
     }
 }
 
@@ -119,7 +121,7 @@ pub fn start_life(
     life: &Life,
     describe: &dyn Fn(&StreamingContext, &Run),
 ) -> Result<RunningContext> {
-    let context = StreamingContext::builder("lives")
+    let mut builder = StreamingContext::builder("lives")
         .store(store)
         .clock(clock.clone())
         .batch_interval(Duration::from_millis(INTERVAL_MS))
@@ -127,8 +129,11 @@ pub fn start_life(
         .threads(life.run.threads)
         .partitions(life.run.partitions)
         .stop_on_signals(false)
-        .faults(life.faults.clone())
-        .build()?;
+        .faults(life.faults.clone());
+    if let Some(bytes) = life.run.state_memory {
+        builder = builder.state_memory_bytes_max(bytes);
+    }
+    let context = builder.build()?;
     describe(&context, &life.run);
     context.start()
 }

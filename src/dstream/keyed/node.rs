@@ -134,13 +134,14 @@ impl<K: Key, V: Data, S: Data, O: Record, L: KeyedOperator<K, V, S, O>> KeyedNod
         let grouped = input.grouped(group)?;
         let mut visitor = Visitor::new(&*self.operator, clock);
         let mut state = self.state.group(group);
+        state.touch_all(&grouped.keys)?;
         for at in 0..grouped.keys.len() {
             let number = state.touch(grouped.keys.hash(at), grouped.keys.key(at))?;
             visitor.visit(&state, number, grouped.values(at), out)?;
         }
         if self.operator.has_timers() {
             let mut timers = lock(&self.timers[group]);
-            timers.follow(&mut state)?;
+            timers.follow(&mut state, clock)?;
             for number in due_without_values(&timers, &state, clock, &grouped)? {
                 visitor.visit(&state, number, &[], out)?;
             }

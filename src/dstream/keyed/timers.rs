@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use crate::dstream::keyed::row::RowParts;
 use crate::dstream::keyed::{BatchClock, TimerDomain};
 use crate::error::Result;
+use crate::record::KeyTable;
 use crate::state::KeyGroup;
 
 /// No entry.
@@ -39,6 +40,10 @@ impl DueQueue {
         }
     }
 
+    fn first(&self) -> u64 {
+        self.by_time.first().map_or(NEVER, |(due, _)| *due)
+    }
+
     fn due(&self, now: u64) -> impl Iterator<Item = u32> {
         self.by_time.range(..=(now, u32::MAX)).map(|(_, at)| *at)
     }
@@ -63,19 +68,60 @@ pub(crate) struct GroupTimers {
     numbering: Option<u64>,
     event: DueQueue,
     processing: DueQueue,
+    /// Keys without an entry have no timer before these times, of event and of processing.
+    beyond: [u64; 2],
+}
+
+/// The earliest timers of a row, of event and of processing.
+fn earliest_of(row: &[u8]) -> Result<[u64; 2]> {
+    let mut earliest = [NEVER; 2];
+    for timer in RowParts::of(row)?.timers() {
+        let earliest = &mut earliest[usize::from(timer.domain != TimerDomain::Event)];
+        // As in the queues: at the end of time it is looked at a moment early.
+        *earliest = timer.time_ms.min(NEVER - 1).min(*earliest);
+    }
+    Ok(earliest)
 }
 
 impl GroupTimers {
-    /// Makes the index follow the group's present numbering, reading the whole group if it has to.
-    pub(crate) fn follow(&mut self, group: &mut KeyGroup) -> Result<()> {
-        if self.numbering == Some(group.table().numbering()) && group.is_loaded() {
+    /// Sees to it that whatever is due by `clock` has an entry for the group's present numbering. Reads the whole group
+    /// only where something may be due that has none, and keeps it only if there is room.
+    pub(crate) fn follow(&mut self, group: &mut KeyGroup, clock: &BatchClock) -> Result<()> {
+        let numbering = Some(group.table().numbering());
+        if self.numbering != numbering {
+            let [event, processing] = self.beyond;
+            let beyond = [event.min(self.event.first()), processing.min(self.processing.first())];
+            *self = GroupTimers { numbering, beyond, ..GroupTimers::default() };
+        }
+        let now = [clock.watermark, clock.time_ms];
+        let may_be_due =
+            |times: [u64; 2]| times.iter().zip(now).any(|(time, now)| *time != NEVER && *time <= now);
+        if !may_be_due(self.beyond) {
             return Ok(());
         }
-        group.load()?;
-        *self = GroupTimers { numbering: Some(group.table().numbering()), ..GroupTimers::default() };
-        for at in group.table().live() {
-            self.schedule(group, at)?;
+        let mut beyond = [NEVER; 2];
+        if group.load_if_it_fits()? {
+            for at in group.table().live() {
+                self.schedule(group, at)?;
+            }
+        } else {
+            let mut due = KeyTable::default();
+            group.for_each(|entry| {
+                let earliest = earliest_of(entry.value.unwrap_or_default())?;
+                if may_be_due(earliest) {
+                    due.find_or_insert(entry.hash, entry.key);
+                } else {
+                    beyond = [beyond[0].min(earliest[0]), beyond[1].min(earliest[1])];
+                }
+                Ok(())
+            })?;
+            group.touch_all(&due)?;
+            for (hash, key) in due.iter() {
+                let at = group.touch(hash, key)?;
+                self.schedule(group, at as u32)?;
+            }
         }
+        self.beyond = beyond;
         Ok(())
     }
 

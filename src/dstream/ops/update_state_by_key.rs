@@ -119,6 +119,7 @@ impl<K: Key, V: Data, S: Data, F: Fn(&[V], Option<S>) -> Option<S> + Send + Sync
         let mut changes = GroupChanges::default();
         let mut state = self.state.group(group);
         if self.visit == Visit::Touched {
+            state.touch_all(&grouped.keys)?;
             for at in 0..grouped.keys.len() {
                 let number = state.touch(grouped.keys.hash(at), grouped.keys.key(at))?;
                 let before = state.table().value(number);

@@ -176,14 +176,19 @@ impl<K: Key, W: Data> DatasetNode<K, W> {
                 }
             }
             let mut state = self.rows.group(group);
-            state.load()?;
-            let mut changes = GroupChanges::default();
-            for at in state.table().live() {
-                let at = at as usize;
-                if wanted.find(state.table().hash(at), state.table().key(at)).is_none() {
-                    changes.push(at, None);
+            let mut gone = KeyTable::default();
+            state.for_each(|entry| {
+                if wanted.find(entry.hash, entry.key).is_none() {
+                    gone.find_or_insert(entry.hash, entry.key);
                 }
+                Ok(())
+            })?;
+            state.touch_all(&gone)?;
+            let mut changes = GroupChanges::default();
+            for (hash, key) in gone.iter() {
+                changes.push(state.touch(hash, key)?, None);
             }
+            state.touch_all(&wanted)?;
             for ((hash, key), value) in wanted.iter().zip(values) {
                 let at = state.touch(hash, key)?;
                 if state.table().value(at) != Some(value) {

@@ -51,8 +51,7 @@ impl<K: Key, V: Data> DStream<(K, V)> {
                 let rows = rows.clone();
                 Ok(rdd.look_up_into("left_join_dataset", partitions, move |hash, key, buffer| {
                     let mut group = rows.group(group_of(hash));
-                    let Some(at) = group.find(hash, key)? else { return Ok(None) };
-                    group.table().value(at).map(|row| W::decode(row, buffer)).transpose()
+                    group.value(hash, key)?.map(|row| W::decode(&row, buffer)).transpose()
                 }))
             },
         )

@@ -105,12 +105,11 @@ impl<T: Record> ChunkTable<T> {
     /// Copies a chunk out, so that its group is not held while records are read.
     fn copy_chunk(&self, hash: KeyHash, key: &[u8], chunk: &mut Vec<u8>) -> Result<()> {
         let mut group = self.state.group(group_of(hash));
-        let at = group.find(hash, key)?;
-        let Some(bytes) = at.and_then(|at| group.table().value(at)) else {
+        let Some(bytes) = group.value(hash, key)? else {
             return Err(Error::corrupt("it is not there any more"));
         };
         chunk.clear();
-        chunk.extend_from_slice(bytes);
+        chunk.extend_from_slice(&bytes);
         Ok(())
     }
 }

@@ -1,0 +1,65 @@
+//! Lays the entries of a key group out as pages.
+
+use crate::error::Result;
+use crate::format::frame::{FrameKind, append_frame};
+use crate::format::records::{GroupDirectory, PageRef};
+use crate::format::segment::{Entry, PAGE_BYTES, append_entry};
+
+use super::{EncodedGroup, LiveSize};
+
+/// Lays a key group out entry by entry.
+pub(crate) struct GroupEncoder {
+    directory: GroupDirectory,
+    bytes: Vec<u8>,
+    page: Vec<u8>,
+    first_hash: u64,
+}
+
+impl GroupEncoder {
+    pub(crate) fn new(group: usize, base: bool, live: LiveSize) -> Self {
+        let directory = GroupDirectory {
+            group: group as u16,
+            base,
+            entries: 0,
+            bytes: 0,
+            live_keys: live.keys,
+            live_bytes: live.bytes,
+            pages: Vec::new(),
+        };
+        GroupEncoder { directory, bytes: Vec::new(), page: Vec::new(), first_hash: 0 }
+    }
+
+    /// Adds the next entry in the order of (hash, key).
+    pub(crate) fn push(&mut self, entry: Entry<'_>) -> Result<()> {
+        if self.page.is_empty() {
+            self.first_hash = entry.hash;
+        }
+        append_entry(&mut self.page, entry)?;
+        self.directory.entries += 1;
+        if self.page.len() >= PAGE_BYTES { self.close_page() } else { Ok(()) }
+    }
+
+    fn close_page(&mut self) -> Result<()> {
+        close_page(&mut self.directory, &mut self.bytes, &mut self.page, self.first_hash)
+    }
+
+    pub(crate) fn finish(mut self) -> Result<EncodedGroup> {
+        if !self.page.is_empty() {
+            self.close_page()?;
+        }
+        self.directory.bytes = self.bytes.len() as u64;
+        Ok(EncodedGroup { directory: self.directory, bytes: self.bytes })
+    }
+}
+
+fn close_page(
+    directory: &mut GroupDirectory,
+    bytes: &mut Vec<u8>,
+    page: &mut Vec<u8>,
+    first_hash: u64,
+) -> Result<()> {
+    directory.pages.push(PageRef { offset: bytes.len() as u64, first_hash });
+    append_frame(bytes, FrameKind::Page, u64::from(directory.group), page)?;
+    page.clear();
+    Ok(())
+}

@@ -1,0 +1,51 @@
+//! Reads a part of a segment for many keys at once, and page by page.
+
+use crate::error::Result;
+use crate::format::segment::entries;
+
+use super::GroupSource;
+
+impl GroupSource {
+    /// Looks up keys that are ordered by hash, each page read at most once. `found` is told the place of each key that
+    /// this segment says something about, with its value, `None` when it was removed.
+    pub(crate) fn find_sorted(
+        &self,
+        keys: &[(u64, &[u8])],
+        page: &mut Vec<u8>,
+        mut found: impl FnMut(usize, Option<&[u8]>),
+    ) -> Result<()> {
+        let pages = &self.group.pages;
+        let (mut from, mut at) = (0, 0);
+        while let Some((hash, _)) = keys.get(from) {
+            // Entries of one hash may begin at the end of the page before the first that starts with it.
+            at = at.max(pages.partition_point(|place| place.first_hash < *hash).saturating_sub(1));
+            let Some(place) = pages.get(at) else { return Ok(()) };
+            let last_hash = pages.get(at + 1).map_or(u64::MAX, |next| next.first_hash);
+            let until = from + keys[from..].partition_point(|(hash, _)| *hash <= last_hash);
+            self.page(place.offset, page)?;
+            let mut next = from;
+            for entry in entries(page) {
+                let entry = entry?;
+                next += keys[next..until].iter().take_while(|(hash, _)| *hash < entry.hash).count();
+                if next == until {
+                    break;
+                }
+                let same_hash = (next..until).take_while(|&at| keys[at].0 == entry.hash);
+                if let Some(at) = same_hash.into_iter().find(|&at| keys[at].1 == entry.key) {
+                    found(at, entry.value);
+                }
+            }
+            at += 1;
+            // What has the hash with which the next page begins may be there too.
+            let is_over = |(hash, _): &(u64, &[u8])| at >= pages.len() || *hash < last_hash;
+            from += keys[from..until].partition_point(is_over);
+        }
+        Ok(())
+    }
+
+    /// Reads the payload of a page by its number, `false` when there are no more.
+    pub(crate) fn nth_page(&self, number: usize, page: &mut Vec<u8>) -> Result<bool> {
+        let Some(place) = self.group.pages.get(number) else { return Ok(false) };
+        self.page(place.offset, page).map(|()| true)
+    }
+}

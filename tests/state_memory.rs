@@ -1,0 +1,206 @@
+//! State that takes more than its memory: what a job makes of its input does not depend on what is resident.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![cfg(feature = "testkit")]
+
+#[path = "support/cases.rs"]
+mod cases;
+#[path = "support/lives.rs"]
+mod lives;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use cases::cases;
+use lives::{INTERVAL_MS, Life, Run, Scripted, start_life, wait_for_batch};
+use millpond::testkit::FaultPlan;
+use millpond::{ManualClock, Progress, RunningContext, StateSpec, StopMode, StreamingContext};
+use proptest::prelude::*;
+
+/// The last batch that is compared.
+const LAST_BATCH: u64 = 16;
+
+/// A key, and what is added to it; zero removes it.
+type Pair = (u64, i64);
+
+/// What each batch put out, by its number.
+type Emitted = Arc<Mutex<BTreeMap<u64, Vec<(u64, i64)>>>>;
+
+fn describe(chunks: &Arc<Vec<Vec<Pair>>>, emitted: &Emitted) -> impl Fn(&StreamingContext, &Run) {
+    let (chunks, emitted) = (chunks.clone(), emitted.clone());
+    move |context, run| {
+        let script = Scripted { chunks: chunks.clone(), ranges: run.ranges, flaky: run.flaky };
+        let pairs = context.replayable_stream("script", script);
+        let totals = pairs.update_state_by_key("totals", |new, total: Option<i64>| {
+            (!new.contains(&0)).then(|| total.unwrap_or(0) + new.iter().sum::<i64>())
+        });
+        let window = Duration::from_millis(3 * INTERVAL_MS);
+        let sums =
+            pairs.reduce_by_key_and_window("sums", window, Duration::from_millis(INTERVAL_MS), |a, b| a + b);
+        // Each key goes three batches after its last value.
+        let spec = StateSpec::named("visits").timeout(window);
+        let visits = pairs.map_with_state(spec, |key, value: Option<i64>, state| {
+            let visits = state.get().copied().unwrap_or(0) + 1;
+            if value.is_some() {
+                state.update(visits);
+            }
+            Some((*key, visits))
+        });
+        let listed = emitted.clone();
+        totals.union(&sums).union(&visits).for_each_rdd(move |rdd, info| {
+            let mut rows = rdd.collect()?;
+            rows.sort_unstable();
+            let before = listed.lock().unwrap().insert(info.batch.0, rows.clone());
+            assert!(before.is_none_or(|before| before == rows), "{} is not what it was", info.batch);
+            Ok(())
+        });
+    }
+}
+
+/// What a job has put out and keeps, and what its lives had in memory.
+#[derive(Debug, PartialEq)]
+struct Made {
+    emitted: BTreeMap<u64, Vec<(u64, i64)>>,
+    totals: Vec<(u64, i64)>,
+    /// The keys with a timeout that has not come.
+    visited: u64,
+}
+
+/// Lives through `lives` and then to the end of the input. A replay that changes anything else than the batch did the
+/// first time is found by the hashes of the changes.
+fn made(chunks: &Arc<Vec<Vec<Pair>>>, lives: &[Life], last: &Run) -> (Made, Vec<Progress>) {
+    let dir = tempfile::tempdir().unwrap();
+    let (clock, emitted, mut progress) = (ManualClock::at(0), Emitted::default(), Vec::new());
+    let job = describe(chunks, &emitted);
+    for life in lives {
+        let Ok(job) = start_life(dir.path(), &clock, life, &job) else { continue };
+        assert!(job.recovery().differences.is_empty(), "{:?}", job.recovery());
+        let (batches, mode) = life.stop.unwrap();
+        tick_until(&job, &clock, batches);
+        let _ = job.stop(mode);
+        progress.push(job.progress());
+    }
+    let life = Life { run: last.clone(), faults: FaultPlan::never(), stop: None };
+    let job = start_life(dir.path(), &clock, &life, &job).unwrap();
+    assert!(job.recovery().differences.is_empty(), "{:?}", job.recovery());
+    // Some more, so that windows end and all timers are due.
+    assert!(tick_until(&job, &clock, LAST_BATCH + 2));
+    let view = job.state::<u64, i64>("totals").unwrap();
+    let mut totals = Vec::new();
+    view.for_each(|key, total| totals.push((key, total))).unwrap();
+    for (key, total) in totals.iter().step_by(7) {
+        assert_eq!(view.get(key).unwrap(), Some(*total));
+    }
+    totals.sort_unstable();
+    let visited = job.keys_in_state("visits").unwrap();
+    job.stop(StopMode::Graceful).unwrap();
+    progress.push(job.progress());
+    let mut emitted = emitted.lock().unwrap().clone();
+    // A stop may come after one batch more.
+    emitted.retain(|batch, _| *batch <= LAST_BATCH);
+    (Made { emitted, totals, visited }, progress)
+}
+
+/// Runs batches up to this one; `false` when the job ended before.
+fn tick_until(job: &RunningContext, clock: &ManualClock, batch: u64) -> bool {
+    let last = |job: &RunningContext| job.progress().last_batch.map_or(0, |(batch, _)| batch.0);
+    while last(job) < batch {
+        let next = last(job) + 1;
+        // To the time of the batch, also where a life has ended between the time and its batch.
+        clock.advance((next * INTERVAL_MS).saturating_sub(millpond::Clock::now_ms(clock)));
+        if !wait_for_batch(job, next) {
+            return false;
+        }
+    }
+    true
+}
+
+/// The totals, written once more without any of the machinery.
+fn totals_of(chunks: &[Vec<Pair>]) -> Vec<(u64, i64)> {
+    let mut totals = BTreeMap::new();
+    for chunk in chunks {
+        let mut new: BTreeMap<u64, Vec<i64>> = BTreeMap::new();
+        chunk.iter().for_each(|(key, value)| new.entry(*key).or_default().push(*value));
+        for (key, values) in new {
+            if values.contains(&0) {
+                totals.remove(&key);
+            } else {
+                *totals.entry(key).or_default() += values.iter().sum::<i64>();
+            }
+        }
+    }
+    totals.into_iter().collect()
+}
+
+/// Batches of `size` pairs over so many keys.
+fn fixed_chunks(batches: u64, size: u64, keys: u64) -> Arc<Vec<Vec<Pair>>> {
+    let pair = |number: u64| {
+        let drawn = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
+        (drawn % keys, (drawn / keys % 12) as i64 - 1)
+    };
+    Arc::new((0..batches).map(|batch| (batch * size..(batch + 1) * size).map(pair).collect()).collect())
+}
+
+#[test]
+fn what_is_beyond_the_limit_is_read_from_the_store() {
+    let chunks = fixed_chunks(12, 3_000, 20_000);
+    let (expected, unlimited) = made(&chunks, &[], &Run::default());
+    assert_eq!(expected.totals, totals_of(&chunks));
+    assert_eq!((unlimited[0].state_memory_bytes, unlimited[0].state_evictions), (0, 0));
+    let limit = 300_000;
+    let run = Run { state_memory: Some(limit), ..Run::default() };
+    let (found, progress) = made(&chunks, &[], &run);
+    assert_eq!(found, expected);
+    assert!(progress[0].state_evictions > 256, "{progress:?}");
+    assert!((1..=limit).contains(&progress[0].state_memory_bytes), "{progress:?}");
+}
+
+#[test]
+fn where_changes_alone_pass_the_limit_checkpoints_are_taken_early() {
+    let chunks = fixed_chunks(6, 3_000, 20_000);
+    let (expected, _) = made(&chunks, &[], &Run::default());
+    let run = Run { checkpoint_every: 1_000, state_memory: Some(1 << 10), ..Run::default() };
+    let (found, progress) = made(&chunks, &[], &run);
+    assert_eq!(found, expected);
+    assert!(progress[0].checkpoints >= 6, "{progress:?}");
+}
+
+fn chunks() -> impl Strategy<Value = Arc<Vec<Vec<Pair>>>> {
+    let key = prop_oneof![1 => 0u64..6, 3 => 0u64..3_000];
+    let chunk = prop::collection::vec((key, -1i64..12), 0..400);
+    prop::collection::vec(chunk, 1..12).prop_map(Arc::new)
+}
+
+fn run() -> impl Strategy<Value = Run> {
+    let state_memory = prop_oneof![Just(None), (1u64 << 10..150_000).prop_map(Some)];
+    (1usize..4, 1usize..20, 1u64..7, state_memory).prop_map(
+        |(threads, partitions, checkpoint_every, state_memory)| Run {
+            threads,
+            partitions,
+            checkpoint_every,
+            state_memory,
+            ..Run::default()
+        },
+    )
+}
+
+fn life() -> impl Strategy<Value = Life> {
+    let mode = prop_oneof![Just(StopMode::Graceful), Just(StopMode::Now)];
+    (run(), prop::option::of(1u64..150), 1u64..12, mode).prop_map(|(run, crash, batches, mode)| {
+        let faults = crash.map_or_else(FaultPlan::never, FaultPlan::crash_at);
+        Life { run, faults, stop: Some((batches, mode)) }
+    })
+}
+
+proptest! {
+    #![proptest_config(cases(24))]
+
+    /// Lives with other limits each, that end with crashes and stops: as one life without a limit.
+    #[test]
+    fn no_limit_changes_anything(chunks in chunks(), lives in prop::collection::vec(life(), 0..4), last in run()) {
+        let (expected, _) = made(&chunks, &[], &Run::default());
+        prop_assert_eq!(&expected.totals, &totals_of(&chunks));
+        let (found, _) = made(&chunks, &lives, &last);
+        prop_assert_eq!(found, expected);
+    }
+}
