@@ -1,4 +1,4 @@
-//! The thread that commits checkpoints while batches go on, and prunes behind itself.
+//! The thread that lays out and commits checkpoints while batches go on, and prunes behind itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -7,15 +7,17 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::checkpoint::protocol::{Retained, needed, retain};
+use crate::config::KEY_GROUPS;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::records::{CheckpointRecord, SegmentHeader, SegmentRef};
 use crate::id::{BatchId, CheckpointId, EpochId, SegmentId};
+use crate::state::OperatorState;
 use crate::store::catalog::{Catalog, list_epochs, remove_epoch};
 use crate::store::extents::ExtentIndex;
 use crate::store::retry::FullDisk;
-use crate::store::segments::{EncodedState, list_segments, remove_segment, write_segment};
+use crate::store::segments::{SegmentWriter, list_segments, remove_segment};
 use crate::store::{Disk, StorePaths};
-use crate::time::{Clock, Stopwatch};
+use crate::time::{Clock, Stopwatch, WakeUp};
 
 /// A checkpoint begins a new epoch when the current one has a checkpoint already and is this old.
 const EPOCH_MS_MIN: u64 = 5_000;
@@ -25,9 +27,8 @@ pub(crate) struct CheckpointRequest {
     pub(crate) record: CheckpointRecord,
     /// The number of the new segment.
     pub(crate) segment: SegmentId,
-    pub(crate) state: EncodedState,
-    /// Every segment that the checkpoint needs, ascending.
-    pub(crate) needed: Vec<u64>,
+    /// As they are frozen.
+    pub(crate) states: Vec<Arc<OperatorState>>,
     /// The epoch in which the batches after it are planned, from this one on.
     pub(crate) plans_from: EpochId,
 }
@@ -47,6 +48,8 @@ pub(crate) struct WriterSetup {
     pub(crate) pinned: BTreeSet<u64>,
     /// The segments that checkpoints refer to already.
     pub(crate) segments: Vec<SegmentRef>,
+    /// Notified when a checkpoint is through, or has failed.
+    pub(crate) done: Arc<WakeUp>,
 }
 
 /// What became of a checkpoint.
@@ -79,12 +82,14 @@ impl CheckpointWriter {
             epoch_checkpoints: 0,
             setup,
         };
+        let done = work.setup.done.clone();
         let thread = std::thread::Builder::new().name("millpond-checkpoint".to_owned());
         let thread = thread.spawn(move || {
             for request in queue {
                 if report.send(work.run(request)).is_err() {
                     return;
                 }
+                done.notify();
             }
         });
         let thread = thread.map_err(|cause| Error::io("start a thread", cause))?;
@@ -158,23 +163,25 @@ impl Work {
         let watch = Stopwatch::start();
         let (checkpoint, batch) = (CheckpointId(request.record.checkpoint), BatchId(request.record.batch));
         let segment = request.segment;
+        if self.epoch_is_due() {
+            lock(&self.setup.catalog).prepare_next();
+        }
         let result = self.commit(request);
         let bytes = self.segments.get(&segment.0).map_or(0, |written| written.length);
         CheckpointOutcome { checkpoint, batch, bytes, took: watch.elapsed(), result }
     }
 
     fn commit(&mut self, request: CheckpointRequest) -> Result<()> {
-        let CheckpointRequest { mut record, segment, state, needed, plans_from } = request;
-        let setup = &self.setup;
-        if !state.is_empty() {
-            let header = SegmentHeader { store: setup.store, checkpoint: record.checkpoint };
-            let written = setup.full_disk.wait_out("write a checkpoint", || {
-                write_segment(&setup.disk, &setup.paths, segment, &header, &state)
+        let CheckpointRequest { mut record, segment, states, plans_from } = request;
+        if states.iter().any(|state| state.is_frozen()) {
+            let header = SegmentHeader { store: self.setup.store, checkpoint: record.checkpoint };
+            let written = self.setup.full_disk.wait_out("write a checkpoint", || {
+                write_frozen(&self.setup.disk, &self.setup.paths, segment, &header, &states)
             })?;
             self.segments.insert(segment.0, written);
         }
-        drop(state);
-        self.segments.retain(|segment, _| needed.binary_search(segment).is_ok());
+        let needed: BTreeSet<u64> = states.iter().flat_map(|state| state.segments()).collect();
+        self.segments.retain(|segment, _| needed.contains(segment));
         record.segments = self.segments.values().copied().collect();
         let epoch = self.append(&record)?;
         tracing::debug!(checkpoint = record.checkpoint, batch = record.batch, "checkpoint committed");
@@ -183,11 +190,14 @@ impl Work {
         self.prune()
     }
 
+    fn epoch_is_due(&self) -> bool {
+        let age_ms = self.setup.clock.now_ms().saturating_sub(self.epoch_began_ms);
+        self.epoch_checkpoints > 0 && age_ms >= EPOCH_MS_MIN
+    }
+
     /// Commits the record, in a new epoch if the current one has had its time.
     fn append(&mut self, record: &CheckpointRecord) -> Result<EpochId> {
-        let now_ms = self.setup.clock.now_ms();
-        let due = self.epoch_checkpoints > 0 && now_ms.saturating_sub(self.epoch_began_ms) >= EPOCH_MS_MIN;
-        let mut rotate = due;
+        let mut rotate = self.epoch_is_due();
         let mut catalog = lock(&self.setup.catalog);
         let before = catalog.epoch();
         self.setup.full_disk.wait_out("commit a checkpoint", || {
@@ -199,7 +209,7 @@ impl Work {
         })?;
         let epoch = catalog.epoch();
         if epoch != before {
-            self.epoch_began_ms = now_ms;
+            self.epoch_began_ms = self.setup.clock.now_ms();
             self.epoch_checkpoints = 0;
         }
         self.epoch_checkpoints += 1;
@@ -224,6 +234,36 @@ impl Work {
         }
         Ok(())
     }
+}
+
+/// Writes what is frozen, group by group: batches wait for a group that is being laid out, and for no other. What they
+/// change meanwhile is kept until all of it is durable, so that a full disk can be tried again.
+fn write_frozen(
+    disk: &Disk,
+    paths: &StorePaths,
+    segment: SegmentId,
+    header: &SegmentHeader,
+    states: &[Arc<OperatorState>],
+) -> Result<SegmentRef> {
+    let mut writer = SegmentWriter::begin(disk, paths, segment, header)?;
+    let mut written = Vec::with_capacity(states.len());
+    for state in states.iter().filter(|state| state.is_frozen()) {
+        writer.operator(state.name(), state.state_type().schema.text());
+        let mut bytes = [0; KEY_GROUPS];
+        for (group, bytes) in bytes.iter_mut().enumerate() {
+            let encoded = state.encode_frozen(group);
+            let encoded =
+                encoded.map_err(|error| error.within(format!("checkpoint of `{}`", state.name())))?;
+            if let Some(encoded) = encoded {
+                *bytes = encoded.bytes();
+                writer.group(&encoded)?;
+            }
+        }
+        written.push((state, bytes));
+    }
+    let place = writer.finish()?;
+    written.iter().for_each(|(state, bytes)| state.thaw(segment.0, bytes));
+    Ok(place)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,9 +1,9 @@
 //! One key group of one operator: its live table over what segments hold of it.
 
 use crate::error::Result;
-use crate::format::segment::Entry;
 use crate::record::KeyHash;
 use crate::state::changes::{ChangeSums, Difference};
+use crate::state::frozen::Frozen;
 use crate::state::policy::GroupSize;
 use crate::state::table::StateTable;
 use crate::state::upgrade::Convert;
@@ -28,6 +28,8 @@ pub(crate) struct KeyGroup {
     size: LiveSize,
     /// The next checkpoint has to hold all of the group, whatever has changed.
     rewrite: bool,
+    /// What a checkpoint that is on its way has to hold.
+    frozen: Option<Frozen>,
     page: Vec<u8>,
     /// What was changed since it was last taken.
     sums: ChangeSums,
@@ -60,7 +62,7 @@ impl GroupChanges {
         &self.touched
     }
 
-    fn iter(&self) -> impl Iterator<Item = (usize, Option<&[u8]>)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, Option<&[u8]>)> {
         let mut start = 0;
         self.touched.iter().zip(&self.ends).map(move |(&at, &mark)| {
             let end = (mark & !REMOVED) as usize;
@@ -147,6 +149,9 @@ impl KeyGroup {
             if !self.cold.is_empty() {
                 self.resize(at, value);
             }
+            if let Some(frozen) = &mut self.frozen {
+                frozen.keep(at, &self.table);
+            }
             self.table.change(at, value);
         }
     }
@@ -195,13 +200,18 @@ impl KeyGroup {
         }
     }
 
+    /// About what a delta would take.
+    pub(crate) fn delta_bytes(&self) -> u64 {
+        let (live, changed) = (self.live(), self.table.changed_keys() as u64);
+        if live.keys > 0 { changed * live.bytes / live.keys } else { changed }
+    }
+
     /// The size that the policy decides on, with the delta that is due in `segment`.
-    pub(crate) fn size_with_delta(&self, delta_bytes: u64, segment: u64) -> GroupSize {
+    pub(crate) fn size_with_delta(&self, segment: u64) -> GroupSize {
         let chain_bytes: u64 = self.chain.iter().map(|(_, bytes)| bytes).sum();
-        let parts = self.chain.len() + usize::from(delta_bytes > 0);
         GroupSize {
-            chain_parts: parts,
-            chain_bytes: chain_bytes + delta_bytes,
+            chain_parts: self.chain.len() + usize::from(self.table.has_changes()),
+            chain_bytes: chain_bytes + self.delta_bytes(),
             live_bytes: self.live().bytes,
             age: self.segments().min().map_or(0, |oldest| segment.saturating_sub(oldest)),
         }
@@ -217,10 +227,9 @@ impl KeyGroup {
     pub(crate) fn convert(&mut self, convert: &Convert) -> Result<()> {
         self.load()?;
         let mut table = StateTable::default();
-        for at in self.table.live() {
-            let Entry { hash, key, value } = self.entry(at);
-            if let Some(value) = value.map(convert).transpose()?.flatten() {
-                let (at, _) = table.find_or_insert(hash, key);
+        for at in self.table.live().into_iter().map(|at| at as usize) {
+            if let Some(value) = self.table.value(at).map(convert).transpose()?.flatten() {
+                let (at, _) = table.find_or_insert(self.table.hash(at), self.table.key(at));
                 table.restore(at, Some(&value));
             }
         }
@@ -228,51 +237,53 @@ impl KeyGroup {
         Ok(())
     }
 
-    /// What the next checkpoint has to hold at least.
-    pub(crate) fn encode_due(&mut self, group: usize) -> Result<Option<EncodedGroup>> {
-        if self.rewrite { self.encode_base(group).map(Some) } else { self.encode_delta(group) }
+    /// A checkpoint begins, which holds what changed since the one before, or all of the group. Batches may go on.
+    pub(crate) fn freeze(&mut self, whole: bool) {
+        let live = self.live();
+        self.frozen = if whole || self.rewrite {
+            self.table.take_changes();
+            Some(Frozen::base(live))
+        } else if self.table.has_changes() {
+            Some(Frozen::delta(self.table.take_changes(), live))
+        } else {
+            None
+        };
     }
 
-    /// What changed since the last checkpoint, if anything did.
-    fn encode_delta(&self, group: usize) -> Result<Option<EncodedGroup>> {
-        if !self.table.has_changes() {
-            return Ok(None);
+    /// Whether a checkpoint that is on its way has something to hold of the group.
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.frozen.is_some()
+    }
+
+    /// Lays out what the checkpoint on its way has to hold, if there is anything; the same each time.
+    pub(crate) fn encode_frozen(&mut self, group: usize) -> Result<Option<EncodedGroup>> {
+        if self.frozen.as_ref().is_some_and(|frozen| frozen.base) {
+            self.load()?;
         }
         // Without a chain there is nothing for a tombstone to hide.
         let hides = !self.chain.is_empty();
-        let changed = self.table.changed();
-        let entries = changed.iter().map(|&at| self.entry(at)).filter(|entry| hides || entry.value.is_some());
-        EncodedGroup::encode(group, false, self.live(), entries).map(Some)
+        self.frozen.as_ref().map(|frozen| frozen.encode(group, &self.table, hides)).transpose()
     }
 
-    /// The whole group.
-    pub(crate) fn encode_base(&mut self, group: usize) -> Result<EncodedGroup> {
-        self.load()?;
-        let live = self.table.live();
-        EncodedGroup::encode(group, true, self.live(), live.iter().map(|&at| self.entry(at)))
-    }
-
-    fn entry(&self, at: u32) -> Entry<'_> {
-        let at = at as usize;
-        Entry { hash: self.table.hash(at), key: self.table.key(at), value: self.table.value(at) }
-    }
-
-    /// Takes note that `encoded` is on its way into `segment`.
-    pub(crate) fn checkpointed(&mut self, segment: u64, encoded: &EncodedGroup) {
-        if encoded.is_base() {
+    /// Takes note that what was frozen is in `segment`, with so many bytes.
+    pub(crate) fn thaw(&mut self, segment: u64, bytes: u64) {
+        let Some(frozen) = self.frozen.take() else { return };
+        if frozen.base {
             self.chain.clear();
             self.rewrite = false;
         }
-        self.chain.push((segment, encoded.bytes()));
-        self.table.clear_changes();
+        self.chain.push((segment, bytes));
     }
 
-    /// Lets go of keys that have no value, where everything is in a checkpoint: also of those that were only
-    /// asked for. Numbers of keys change.
-    pub(crate) fn tidy_up(&mut self) {
-        if self.cold.is_empty() && !self.table.has_changes() && self.table.is_sparse() {
-            self.table.compact();
+    /// Lets go of keys that have no value, also of those that were only asked for, where no checkpoint has to remove
+    /// them. Numbers of keys change. Returns how many keys were looked at.
+    pub(crate) fn tidy_up(&mut self) -> usize {
+        if !self.cold.is_empty() || self.frozen.is_some() || !self.table.is_sparse() {
+            return 0;
         }
+        let keys = self.table.len();
+        self.table.compact();
+        keys
     }
 
     /// The segments that a restart needs for this group.
@@ -339,16 +350,13 @@ mod tests {
         }
 
         fn checkpoint(&mut self, number: u64, whole: bool) {
-            let encoded = if whole {
-                Some(self.group.encode_base(0).unwrap())
-            } else {
-                self.group.encode_delta(0).unwrap()
-            };
-            let Some(encoded) = encoded else { return };
-            self.group.checkpointed(number, &encoded);
             if whole {
+                self.group.load().unwrap();
                 self.group.table.compact();
             }
+            self.group.freeze(whole);
+            let Some(encoded) = self.group.encode_frozen(0).unwrap() else { return };
+            self.group.thaw(number, encoded.bytes());
             let state = EncodedState {
                 operators: vec![EncodedOperator {
                     name: "totals".into(),

@@ -164,9 +164,9 @@ impl StateTable {
         self.ordered(|at| self.slots[at].length != ABSENT)
     }
 
-    /// The numbers of the changed keys, ordered by (hash, key).
-    pub(crate) fn changed(&self) -> Vec<u32> {
-        self.ordered(|at| self.is_dirty(at))
+    /// How many keys were changed since the last checkpoint.
+    pub(crate) fn changed_keys(&self) -> usize {
+        self.dirty_keys
     }
 
     fn ordered(&self, keep: impl Fn(usize) -> bool) -> Vec<u32> {
@@ -180,26 +180,41 @@ impl StateTable {
         places.into_iter().map(|(_, at)| at).collect()
     }
 
-    /// Everything is in a checkpoint now.
-    pub(crate) fn clear_changes(&mut self) {
-        self.dirty.fill(0);
+    /// The changed keys, one bit per key: a checkpoint is about to hold them.
+    pub(crate) fn take_changes(&mut self) -> Vec<u64> {
         self.dirty_keys = 0;
+        let none = vec![0; self.dirty.len()];
+        std::mem::replace(&mut self.dirty, none)
     }
 
-    /// Whether keys without a value or replaced values take up a good part of the table.
+    /// Whether keys without a value or replaced values take up a good part of the table, those left out that the next
+    /// checkpoint has to remove.
     pub(crate) fn is_sparse(&self) -> bool {
+        if self.garbage > 4096 + self.values.len() / 2 {
+            return true;
+        }
         let absent = self.len() - self.live_keys;
-        absent > 64 + self.len() / 4 || self.garbage > 4096 + self.values.len() / 2
+        let few = 64 + self.len() / 4;
+        absent > few && {
+            let removed = numbers_in(&self.dirty).filter(|at| self.slots[*at].length == ABSENT).count();
+            absent - removed > few
+        }
     }
 
-    /// Rebuilds the table without keys that have no value and replaced values. Numbers change. Only for a
-    /// table whose changes are in a checkpoint and that hides nothing below it.
+    /// Rebuilds the table without replaced values and keys that have no value and did not change. Numbers change. Only
+    /// for a table that hides nothing below it.
     pub(crate) fn compact(&mut self) {
         let mut compacted = StateTable { numbering: self.numbering + 1, ..StateTable::default() };
         for at in 0..self.len() {
-            if let Some(value) = self.value(at) {
-                let (new, _) = compacted.find_or_insert(self.hash(at), self.key(at));
-                compacted.restore(new, Some(value));
+            let (value, is_dirty) = (self.value(at), self.is_dirty(at));
+            if value.is_none() && !is_dirty {
+                continue;
+            }
+            let (new, _) = compacted.find_or_insert(self.hash(at), self.key(at));
+            if is_dirty {
+                compacted.change(new, value);
+            } else {
+                compacted.restore(new, value);
             }
         }
         *self = compacted;
@@ -213,6 +228,14 @@ impl StateTable {
             + self.values.capacity()
             + self.dirty.capacity() * 8
     }
+}
+
+/// The numbers of the bits that are set, ascending.
+pub(super) fn numbers_in(bits: &[u64]) -> impl Iterator<Item = usize> {
+    bits.iter().enumerate().flat_map(|(word, &bits)| {
+        let rest = std::iter::successors(Some(bits), |bits| Some(bits & bits.wrapping_sub(1)));
+        rest.take_while(|bits| *bits != 0).map(move |bits| word * 64 + bits.trailing_zeros() as usize)
+    })
 }
 
 #[cfg(test)]
@@ -268,14 +291,13 @@ mod tests {
                         }
                     }
                     Step::Checkpoint => {
-                        table.clear_changes();
+                        prop_assert_eq!(numbers_in(&table.take_changes()).count(), changed.len());
                         changed.clear();
                     }
                     Step::Compact => {
-                        table.clear_changes();
-                        changed.clear();
                         table.compact();
-                        prop_assert_eq!(table.len(), model.len());
+                        let removed = changed.values().filter(|value| value.is_none()).count();
+                        prop_assert_eq!(table.len(), model.len() + removed);
                     }
                 }
                 let rows = |numbers: Vec<u32>| -> BTreeMap<u8, Option<Vec<u8>>> {
@@ -283,7 +305,8 @@ mod tests {
                 };
                 let live: BTreeMap<u8, Option<Vec<u8>>> = model.iter().map(|(k, v)| (*k, Some(v.clone()))).collect();
                 prop_assert_eq!(rows(table.live()), live);
-                prop_assert_eq!(rows(table.changed()), changed.clone());
+                prop_assert_eq!(rows(table.ordered(|at| table.is_dirty(at))), changed.clone());
+                prop_assert_eq!(table.changed_keys(), changed.len());
                 prop_assert_eq!(table.live_keys(), model.len());
                 let bytes: usize = model.iter().map(|(k, v)| entry_bytes(&[*k], Some(v))).sum();
                 prop_assert_eq!(table.live_bytes(), bytes as u64);
