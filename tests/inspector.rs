@@ -73,7 +73,6 @@ impl Job {
             if self.running.progress().checkpoints >= checkpoints {
                 return;
             }
-            self.clock.advance(0);
             assert!(!self.running.await_termination_or_timeout(Duration::from_millis(2)).unwrap());
         }
         panic!("checkpoint {checkpoints} was not committed: {:?}", self.running.progress());

@@ -269,3 +269,100 @@ fn write_frozen(
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::features::Features;
+    use crate::record::{group_of, hash_of};
+    use crate::state::StateType;
+    use crate::store::catalog::EpochStart;
+    use crate::store::segments::Segment;
+    use crate::time::ManualClock;
+
+    const STORE: [u8; 16] = [1; 16];
+
+    fn setup(paths: &StorePaths) -> WriterSetup {
+        let (epoch, features) = (EpochId(1), Features::default());
+        let start = EpochStart { store: STORE, epoch, continues_after: 0, first_seq: 1, features, job: None };
+        let catalog = Catalog::begin(Disk::default(), paths.clone(), start).unwrap();
+        WriterSetup {
+            disk: Disk::default(),
+            paths: paths.clone(),
+            store: STORE,
+            catalog: Arc::new(Mutex::new(catalog)),
+            extents: ExtentIndex::default(),
+            full_disk: FullDisk::default(),
+            clock: ManualClock::at(0),
+            retained: Vec::new(),
+            retained_count: 2,
+            pinned: BTreeSet::new(),
+            segments: Vec::new(),
+            done: WakeUp::new(),
+        }
+    }
+
+    fn record(state: &OperatorState) -> CheckpointRecord {
+        CheckpointRecord {
+            checkpoint: 1,
+            batch: 7,
+            time_ms: 0,
+            next_block: 1,
+            fingerprint: 0,
+            segments: Vec::new(),
+            operators: vec![state.describe()],
+        }
+    }
+
+    fn key_outside(group: usize) -> [u8; 8] {
+        (0..u64::MAX).map(u64::to_be_bytes).find(|key| group_of(hash_of(key)) != group).unwrap()
+    }
+
+    /// The thread is held up at a group that the test has locked: beginning has laid out nothing, and does not wait.
+    #[test]
+    fn batches_change_state_while_its_checkpoint_is_laid_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = StorePaths::new(dir.path());
+        [paths.state(), paths.epochs(), paths.log()].iter().for_each(|dir| std::fs::create_dir(dir).unwrap());
+        let setup = setup(&paths);
+        let (done, seen) = (setup.done.clone(), setup.done.seen());
+        let mut writer = CheckpointWriter::start(setup).unwrap();
+        let state = OperatorState::new("counts", StateType::of::<u64, u64>());
+        (0..1_000u64).for_each(|key| state.put(&key.to_be_bytes(), Some(b"before")).unwrap());
+        state.freeze(1);
+        let record = record(&state);
+        let held = state.group(0);
+        let request = CheckpointRequest {
+            record,
+            segment: SegmentId(1),
+            states: vec![state.clone()],
+            plans_from: EpochId(1),
+        };
+        writer.begin(request).unwrap();
+        let key = key_outside(0);
+        state.put(&key, Some(b"after")).unwrap();
+        assert!(writer.poll().unwrap().is_none());
+        drop(held);
+        let outcome = writer.finish().unwrap().unwrap();
+        outcome.result.unwrap();
+        writer.close();
+        assert!(done.seen() > seen, "nobody is told of its end");
+        let length = std::fs::metadata(paths.state().join("1.segment")).unwrap().len();
+        assert_eq!(outcome.bytes, length);
+        assert_eq!(state.get(&key).unwrap().unwrap(), b"after");
+        assert_eq!(restored(&paths, &key), b"before");
+    }
+
+    fn restored(paths: &StorePaths, key: &[u8]) -> Vec<u8> {
+        let epoch = crate::store::catalog::read_epoch(paths, STORE, EpochId(1)).unwrap();
+        let segment = epoch.records.iter().find_map(|(_, record)| match record {
+            crate::format::records::CatalogRecord::Checkpoint(checkpoint) => checkpoint.segments.first(),
+            _ => None,
+        });
+        let segment = Arc::new(Segment::open(paths, STORE, segment.unwrap()).unwrap());
+        let state = OperatorState::new("counts", StateType::of::<u64, u64>());
+        state.restore(&[segment]).unwrap();
+        assert_eq!(state.live_keys(), 1_000);
+        state.get(key).unwrap().unwrap()
+    }
+}

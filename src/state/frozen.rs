@@ -14,6 +14,13 @@ use crate::store::segments::{EncodedGroup, LiveSize};
 /// In place of the number of a kept value: the one in the table.
 const IN_TABLE: u32 = u32::MAX;
 
+/// Where an entry is.
+struct Place {
+    hash: KeyHash,
+    at: u32,
+    from: u32,
+}
+
 #[derive(Debug)]
 pub(super) struct Frozen {
     pub(super) base: bool,
@@ -52,19 +59,20 @@ impl Frozen {
 
     /// Lays the group out as it was. `hides` says whether removed keys have something to hide.
     pub(super) fn encode(&self, group: usize, table: &StateTable, hides: bool) -> Result<EncodedGroup> {
-        let with_hash = |at: usize| (table.hash(at), at as u32);
+        let place = |at: usize, from| Place { hash: table.hash(at), at: at as u32, from };
         let beyond = if self.base { self.in_table.len() * 64..table.len() } else { 0..0 };
         let in_table = numbers_in(&self.in_table).filter(|at| *at < table.len()).chain(beyond);
-        let mut places: Vec<((KeyHash, u32), u32)> = in_table.map(|at| (with_hash(at), IN_TABLE)).collect();
         let touched = self.kept.touched().iter().zip(0..);
-        places.extend(touched.map(|(at, kept)| (with_hash(*at as usize), kept)));
+        let mut places = Vec::with_capacity(if self.base { table.len() } else { 0 });
+        places.extend(in_table.map(|at| place(at, IN_TABLE)));
+        places.extend(touched.map(|(at, kept)| place(*at as usize, kept)));
         // Hashes travel with the numbers: looking each up while sorting would miss the cache every time.
-        places.sort_unstable();
-        for same_hash in places.chunk_by_mut(|a, b| a.0.0 == b.0.0) {
-            same_hash.sort_unstable_by(|a, b| table.key(a.0.1 as usize).cmp(table.key(b.0.1 as usize)));
+        places.sort_unstable_by_key(|place| place.hash);
+        for same_hash in places.chunk_by_mut(|a, b| a.hash == b.hash).filter(|same| same.len() > 1) {
+            same_hash.sort_unstable_by(|a, b| table.key(a.at as usize).cmp(table.key(b.at as usize)));
         }
         let kept: Vec<Option<&[u8]>> = self.kept.iter().map(|(_, value)| value).collect();
-        let entries = places.into_iter().map(|((hash, at), from)| {
+        let entries = places.into_iter().map(|Place { hash, at, from }| {
             let value = if from == IN_TABLE { table.value(at as usize) } else { kept[from as usize] };
             Entry { hash, key: table.key(at as usize), value }
         });

@@ -23,7 +23,9 @@ use crate::record::schema_hash;
 use crate::store::disk::{open_to_read, read_at};
 use crate::store::{Disk, StorePaths, numbered_entries};
 
-pub(crate) use writer::{SegmentWriter, write_segment};
+pub(crate) use writer::SegmentWriter;
+#[cfg(any(test, feature = "tool"))]
+pub(crate) use writer::write_segment;
 
 const TRAILER_BYTES: u64 = (HEADER_BYTES + TRAILER_PAYLOAD_BYTES) as u64;
 
@@ -115,12 +117,14 @@ fn close_page(
 }
 
 /// What one checkpoint adds: per operator, the groups that changed.
+#[cfg(any(test, feature = "tool"))]
 #[derive(Debug, Default)]
 pub(crate) struct EncodedState {
     pub(crate) operators: Vec<EncodedOperator>,
 }
 
 /// What a checkpoint adds of one operator.
+#[cfg(any(test, feature = "tool"))]
 #[derive(Debug)]
 pub(crate) struct EncodedOperator {
     pub(crate) name: String,

@@ -70,6 +70,19 @@ impl Ahead {
     }
 }
 
+#[cfg(test)]
+impl Ahead {
+    pub(super) fn is_under_way(&self) -> bool {
+        self.next.is_some()
+    }
+
+    pub(super) fn wait_for_next(&self) {
+        while self.next.as_ref().is_some_and(|(_, next)| !next.is_finished()) {
+            std::thread::yield_now();
+        }
+    }
+}
+
 /// Makes an epoch, with all that can be made durable before its first record.
 pub(super) fn make(disk: &Disk, paths: &StorePaths, id: EpochId) -> Result<OpenEpoch> {
     // A directory that an earlier, failed attempt left behind holds nothing that was committed.

@@ -3,7 +3,9 @@
 use std::fs::File;
 use std::path::PathBuf;
 
-use super::{EncodedGroup, EncodedOperator, EncodedState, segment_path};
+use super::{EncodedGroup, segment_path};
+#[cfg(any(test, feature = "tool"))]
+use super::{EncodedOperator, EncodedState};
 use crate::error::Result;
 use crate::format::frame::{FrameHeader, FrameKind, encode_frame};
 use crate::format::records::{Directory, OperatorDirectory, Record, SegmentHeader, SegmentRef};
@@ -91,6 +93,7 @@ impl<'a> SegmentWriter<'a> {
 }
 
 /// Writes a segment and makes it durable.
+#[cfg(any(test, feature = "tool"))]
 pub(crate) fn write_segment(
     disk: &Disk,
     paths: &StorePaths,
