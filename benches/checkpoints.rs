@@ -11,7 +11,7 @@
 //!
 //! `batch_ms` is the median and `slowest_ms` the worst batch; `keys_per_s` is over all batches together.
 //! `bytes_per_change` is what checkpoints write per entry that has changed since the one before, where key and count
-//! are 16 bytes; `state_bytes_per_key` is the resident memory that filling the state takes, per key.
+//! are 16 bytes; `cpu_seconds` and `written_mb` go from the first of these batches to the end of their last checkpoint; `state_bytes_per_key` is the resident memory that filling the state takes, per key.
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints its results")]
 #![allow(clippy::disallowed_methods, reason = "a benchmark measures real time")]
@@ -32,7 +32,7 @@ use hashbrown::HashMap;
 use millpond::{CheckpointWritten, StopMode};
 use serde_json::json;
 
-use comparison::{Child, Comparison, Outcome, RunOptions, quantile, report};
+use comparison::{Child, Comparison, Outcome, RunOptions, quantile, report_until};
 use numbers::Driven;
 use process::{Usage, usage_of_this_process};
 
@@ -88,6 +88,8 @@ struct Course {
     used: Used,
     batches: Vec<Duration>,
     all: Duration,
+    /// When the last checkpoint of these batches was written.
+    after: Usage,
     checkpoint_bytes: u64,
     checkpoints: u64,
 }
@@ -108,7 +110,7 @@ impl Course {
             "bytes_per_change": per_change,
             "state_bytes_per_key": grown as f64 / work.keys as f64,
         });
-        report(figures, &self.used.before_batches)
+        report_until(figures, &self.used.before_batches, &self.after)
     }
 }
 
@@ -145,12 +147,14 @@ fn millpond(store: &Path, work: Workload, with_checkpoints: bool) -> Outcome<()>
     }
     let all = start.elapsed();
     let used = Used { filled, before_batches };
-    job.stop(StopMode::Graceful)?;
+    let checkpoints = if with_checkpoints { work.batches / work.every } else { 0 };
     let counted = |written: &CheckpointWritten| written.batch.0 > work.filling + work.every;
-    let written: Vec<_> = driven.checkpoints.try_iter().filter(counted).collect();
+    let written: Vec<_> = driven.checkpoints.iter().filter(counted).take(checkpoints as usize).collect();
+    let after = usage_of_this_process()?;
+    // The job takes a last checkpoint if it is given the time, which belongs to none of these batches.
+    job.stop(StopMode::Now)?;
     let checkpoint_bytes = written.iter().map(|checkpoint| checkpoint.bytes).sum();
-    let checkpoints = if with_checkpoints { written.len() as u64 } else { 0 };
-    Course { used, batches, all, checkpoint_bytes, checkpoints }.report(work, &before)
+    Course { used, batches, all, after, checkpoint_bytes, checkpoints }.report(work, &before)
 }
 
 /// An entry of the map by hand.
@@ -194,7 +198,8 @@ fn map(store: &Path, work: Workload) -> Outcome<()> {
         batches.push(start.elapsed());
     }
     let checkpoints = work.batches / work.every;
-    Course { used, batches, all: start.elapsed(), checkpoint_bytes, checkpoints }.report(work, &before)
+    let (all, after) = (start.elapsed(), usage_of_this_process()?);
+    Course { used, batches, all, after, checkpoint_bytes, checkpoints }.report(work, &before)
 }
 
 fn main() -> Outcome<()> {

@@ -159,7 +159,9 @@ fn by_hand(address: &str, store: &Path, interval: Duration) -> Outcome<Value> {
     while open {
         let due = Instant::now() + interval;
         let before = kept;
-        while let Some(left) = due.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+        while kept < buffer.len()
+            && let Some(left) = due.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
+        {
             socket.set_read_timeout(Some(left))?;
             match socket.read(&mut buffer[kept..]) {
                 Ok(0) => {

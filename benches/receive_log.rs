@@ -1,7 +1,7 @@
 //! The receive log against a plain loop of append and `fdatasync`, at blocks of 1 MiB.
 //!
 //! ```text
-//! cargo bench --bench receive_log -- [--mib 256] [--runs 3]
+//! cargo bench --bench receive_log -- [--mib 1024] [--runs 3]
 //! ```
 //!
 //! Blocks are stored one after the other, each durable before the next one, and four at a time, which both
@@ -34,7 +34,7 @@ const BLOCK_BYTES: usize = (1 << 20) - 64;
 
 #[derive(Parser)]
 struct Arguments {
-    /// How much to store (default 256; 8 when it is only tried)
+    /// How much to store (default 1024; 8 when it is only tried)
     #[arg(long)]
     mib: Option<usize>,
     #[command(flatten)]
@@ -113,7 +113,7 @@ fn millpond(dir: &Path, blocks: usize, together: usize) -> Outcome<Duration> {
 
 fn main() -> Outcome<()> {
     let Arguments { mib, run } = Arguments::parse();
-    let blocks = run.size(mib, 256, 8);
+    let blocks = run.size(mib, 1024, 8);
     let Some((system, dir)) = run.child() else {
         let comparison = Comparison {
             bench: "receive_log",

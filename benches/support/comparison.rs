@@ -185,8 +185,12 @@ pub fn measure_in_child(system: &str, dir: &Path) -> Outcome<Figures> {
 
 /// Adds what this process has used since `before` and prints the figures for the parent.
 pub fn report(figures: Value, before: &Usage) -> Outcome<()> {
+    report_until(figures, before, &usage_of_this_process()?)
+}
+
+/// The same up to a certain time.
+pub fn report_until(figures: Value, before: &Usage, now: &Usage) -> Outcome<()> {
     let Value::Object(mut figures) = figures else { return Err("figures have names".into()) };
-    let now = usage_of_this_process()?;
     figures.insert("cpu_seconds".into(), (now.cpu_seconds - before.cpu_seconds).into());
     figures.insert("peak_rss_mb".into(), (now.peak_rss_bytes as f64 / 1e6).into());
     figures.insert("written_mb".into(), ((now.written_bytes - before.written_bytes) as f64 / 1e6).into());

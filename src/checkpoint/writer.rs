@@ -1,4 +1,4 @@
-//! The thread that commits checkpoints while batches go on, and prunes behind itself.
+//! The thread that lays out and commits checkpoints while batches go on, and prunes behind itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -7,15 +7,17 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::checkpoint::protocol::{Retained, needed, retain};
+use crate::config::KEY_GROUPS;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::records::{CheckpointRecord, SegmentHeader, SegmentRef};
 use crate::id::{BatchId, CheckpointId, EpochId, SegmentId};
+use crate::state::OperatorState;
 use crate::store::catalog::{Catalog, list_epochs, remove_epoch};
 use crate::store::extents::ExtentIndex;
 use crate::store::retry::FullDisk;
-use crate::store::segments::{EncodedState, list_segments, remove_segment, write_segment};
+use crate::store::segments::{SegmentWriter, list_segments, remove_segment};
 use crate::store::{Disk, StorePaths};
-use crate::time::{Clock, Stopwatch};
+use crate::time::{Clock, Stopwatch, WakeUp};
 
 /// A checkpoint begins a new epoch when the current one has a checkpoint already and is this old.
 const EPOCH_MS_MIN: u64 = 5_000;
@@ -25,9 +27,8 @@ pub(crate) struct CheckpointRequest {
     pub(crate) record: CheckpointRecord,
     /// The number of the new segment.
     pub(crate) segment: SegmentId,
-    pub(crate) state: EncodedState,
-    /// Every segment that the checkpoint needs, ascending.
-    pub(crate) needed: Vec<u64>,
+    /// As they are frozen.
+    pub(crate) states: Vec<Arc<OperatorState>>,
     /// The epoch in which the batches after it are planned, from this one on.
     pub(crate) plans_from: EpochId,
 }
@@ -47,6 +48,8 @@ pub(crate) struct WriterSetup {
     pub(crate) pinned: BTreeSet<u64>,
     /// The segments that checkpoints refer to already.
     pub(crate) segments: Vec<SegmentRef>,
+    /// Notified when a checkpoint is through, or has failed.
+    pub(crate) done: Arc<WakeUp>,
 }
 
 /// What became of a checkpoint.
@@ -81,12 +84,14 @@ impl CheckpointWriter {
             epoch_checkpoints: 0,
             setup,
         };
+        let done = work.setup.done.clone();
         let thread = std::thread::Builder::new().name("millpond-checkpoint".to_owned());
         let thread = thread.spawn(move || {
             for request in queue {
                 if report.send(work.run(request)).is_err() {
                     return;
                 }
+                done.notify();
             }
         });
         let thread = thread.map_err(|cause| Error::io("start a thread", cause))?;
@@ -160,6 +165,9 @@ impl Work {
         let watch = Stopwatch::start();
         let (checkpoint, batch) = (CheckpointId(request.record.checkpoint), BatchId(request.record.batch));
         let segment = request.segment;
+        if self.epoch_is_due() {
+            lock(&self.setup.catalog).prepare_next();
+        }
         let result = self.commit(request);
         let bytes = self.segments.get(&segment.0).map_or(0, |written| written.length);
         let segments = self.segments.values().copied().collect();
@@ -167,17 +175,16 @@ impl Work {
     }
 
     fn commit(&mut self, request: CheckpointRequest) -> Result<()> {
-        let CheckpointRequest { mut record, segment, state, needed, plans_from } = request;
-        let setup = &self.setup;
-        if !state.is_empty() {
-            let header = SegmentHeader { store: setup.store, checkpoint: record.checkpoint };
-            let written = setup.full_disk.wait_out("write a checkpoint", || {
-                write_segment(&setup.disk, &setup.paths, segment, &header, &state)
+        let CheckpointRequest { mut record, segment, states, plans_from } = request;
+        if states.iter().any(|state| state.is_frozen()) {
+            let header = SegmentHeader { store: self.setup.store, checkpoint: record.checkpoint };
+            let written = self.setup.full_disk.wait_out("write a checkpoint", || {
+                write_frozen(&self.setup.disk, &self.setup.paths, segment, &header, &states)
             })?;
             self.segments.insert(segment.0, written);
         }
-        drop(state);
-        self.segments.retain(|segment, _| needed.binary_search(segment).is_ok());
+        let needed: BTreeSet<u64> = states.iter().flat_map(|state| state.segments()).collect();
+        self.segments.retain(|segment, _| needed.contains(segment));
         record.segments = self.segments.values().copied().collect();
         let epoch = self.append(&record)?;
         tracing::debug!(checkpoint = record.checkpoint, batch = record.batch, "checkpoint committed");
@@ -186,11 +193,14 @@ impl Work {
         self.prune()
     }
 
+    fn epoch_is_due(&self) -> bool {
+        let age_ms = self.setup.clock.now_ms().saturating_sub(self.epoch_began_ms);
+        self.epoch_checkpoints > 0 && age_ms >= EPOCH_MS_MIN
+    }
+
     /// Commits the record, in a new epoch if the current one has had its time.
     fn append(&mut self, record: &CheckpointRecord) -> Result<EpochId> {
-        let now_ms = self.setup.clock.now_ms();
-        let due = self.epoch_checkpoints > 0 && now_ms.saturating_sub(self.epoch_began_ms) >= EPOCH_MS_MIN;
-        let mut rotate = due;
+        let mut rotate = self.epoch_is_due();
         let mut catalog = lock(&self.setup.catalog);
         let before = catalog.epoch();
         self.setup.full_disk.wait_out("commit a checkpoint", || {
@@ -202,7 +212,7 @@ impl Work {
         })?;
         let epoch = catalog.epoch();
         if epoch != before {
-            self.epoch_began_ms = now_ms;
+            self.epoch_began_ms = self.setup.clock.now_ms();
             self.epoch_checkpoints = 0;
         }
         self.epoch_checkpoints += 1;
@@ -229,6 +239,133 @@ impl Work {
     }
 }
 
+/// Writes what is frozen, group by group: batches wait for a group that is being laid out, and for no other. What they
+/// change meanwhile is kept until all of it is durable, so that a full disk can be tried again.
+fn write_frozen(
+    disk: &Disk,
+    paths: &StorePaths,
+    segment: SegmentId,
+    header: &SegmentHeader,
+    states: &[Arc<OperatorState>],
+) -> Result<SegmentRef> {
+    let mut writer = SegmentWriter::begin(disk, paths, segment, header)?;
+    let mut written = Vec::with_capacity(states.len());
+    for state in states.iter().filter(|state| state.is_frozen()) {
+        writer.operator(state.name(), state.state_type().schema.text());
+        let mut bytes = [0; KEY_GROUPS];
+        for (group, bytes) in bytes.iter_mut().enumerate() {
+            let encoded = state.encode_frozen(group);
+            let encoded =
+                encoded.map_err(|error| error.within(format!("checkpoint of `{}`", state.name())))?;
+            if let Some(encoded) = encoded {
+                *bytes = encoded.bytes();
+                writer.group(&encoded)?;
+            }
+        }
+        written.push((state, bytes));
+    }
+    let place = writer.finish()?;
+    written.iter().for_each(|(state, bytes)| state.thaw(segment.0, bytes));
+    Ok(place)
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::features::Features;
+    use crate::record::{group_of, hash_of};
+    use crate::state::StateType;
+    use crate::store::catalog::EpochStart;
+    use crate::store::segments::Segment;
+    use crate::time::ManualClock;
+
+    const STORE: [u8; 16] = [1; 16];
+
+    fn setup(paths: &StorePaths) -> WriterSetup {
+        let (epoch, features) = (EpochId(1), Features::default());
+        let start = EpochStart { store: STORE, epoch, continues_after: 0, first_seq: 1, features, job: None };
+        let catalog = Catalog::begin(Disk::default(), paths.clone(), start).unwrap();
+        WriterSetup {
+            disk: Disk::default(),
+            paths: paths.clone(),
+            store: STORE,
+            catalog: Arc::new(Mutex::new(catalog)),
+            extents: ExtentIndex::default(),
+            full_disk: FullDisk::default(),
+            clock: ManualClock::at(0),
+            retained: Vec::new(),
+            retained_count: 2,
+            pinned: BTreeSet::new(),
+            segments: Vec::new(),
+            done: WakeUp::new(),
+        }
+    }
+
+    fn record(state: &OperatorState) -> CheckpointRecord {
+        CheckpointRecord {
+            checkpoint: 1,
+            batch: 7,
+            time_ms: 0,
+            next_block: 1,
+            fingerprint: 0,
+            segments: Vec::new(),
+            operators: vec![state.describe()],
+        }
+    }
+
+    fn key_outside(group: usize) -> [u8; 8] {
+        (0..u64::MAX).map(u64::to_be_bytes).find(|key| group_of(hash_of(key)) != group).unwrap()
+    }
+
+    /// The thread is held up at a group that the test has locked: beginning has laid out nothing, and does not wait.
+    #[test]
+    fn batches_change_state_while_its_checkpoint_is_laid_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = StorePaths::new(dir.path());
+        [paths.state(), paths.epochs(), paths.log()].iter().for_each(|dir| std::fs::create_dir(dir).unwrap());
+        let setup = setup(&paths);
+        let (done, seen) = (setup.done.clone(), setup.done.seen());
+        let mut writer = CheckpointWriter::start(setup).unwrap();
+        let state = OperatorState::new("counts", StateType::of::<u64, u64>());
+        (0..1_000u64).for_each(|key| state.put(&key.to_be_bytes(), Some(b"before")).unwrap());
+        state.freeze(1);
+        let record = record(&state);
+        let held = state.group(0);
+        let request = CheckpointRequest {
+            record,
+            segment: SegmentId(1),
+            states: vec![state.clone()],
+            plans_from: EpochId(1),
+        };
+        writer.begin(request).unwrap();
+        let key = key_outside(0);
+        state.put(&key, Some(b"after")).unwrap();
+        assert!(writer.poll().unwrap().is_none());
+        drop(held);
+        let outcome = writer.finish().unwrap().unwrap();
+        outcome.result.unwrap();
+        writer.close();
+        assert!(done.seen() > seen, "nobody is told of its end");
+        let length = std::fs::metadata(paths.state().join("1.segment")).unwrap().len();
+        assert_eq!(outcome.bytes, length);
+        assert_eq!(state.get(&key).unwrap().unwrap(), b"after");
+        assert_eq!(restored(&paths, &key), b"before");
+    }
+
+    fn restored(paths: &StorePaths, key: &[u8]) -> Vec<u8> {
+        let epoch = crate::store::catalog::read_epoch(paths, STORE, EpochId(1)).unwrap();
+        let segment = epoch.records.iter().find_map(|(_, record)| match record {
+            crate::format::records::CatalogRecord::Checkpoint(checkpoint) => checkpoint.segments.first(),
+            _ => None,
+        });
+        let segment = Arc::new(Segment::open(paths, STORE, segment.unwrap()).unwrap());
+        let state = OperatorState::new("counts", StateType::of::<u64, u64>());
+        state.restore(&[segment]).unwrap();
+        assert_eq!(state.live_keys(), 1_000);
+        state.get(key).unwrap().unwrap()
+    }
 }

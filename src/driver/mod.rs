@@ -363,6 +363,7 @@ impl Driver {
         self.stop_receiving();
         // Before the store's lock is let go: who opens it next must find nobody writing to it.
         self.checkpoints.close();
+        lock(&self.catalog).end();
         if let Some(receivers) = self.receivers.take() {
             receivers.runtime.shutdown_timeout(Duration::from_secs(1));
         }

@@ -12,10 +12,9 @@ use crate::exec::panic_text;
 use crate::format::records::{CheckpointRecord, DoneRecord, OperatorChanges, TallyDelta};
 use crate::id::{BatchId, BatchTime};
 use crate::state::ChangeSums;
-use crate::store::segments::EncodedState;
 use crate::time::Stopwatch;
 
-use super::plan::{PlannedBatch, Take};
+use super::plan::{Inputs, PlannedBatch, Take};
 use super::{Driver, Failure, OutputOperationCompleted, OutputOperationStarted, ReplayDifference, lock};
 
 /// Whether the outputs of a batch are emitted.
@@ -78,9 +77,17 @@ impl Driver {
         let outcome = outcome.map_err(|error| error.within(id));
         self.report_end(reporting, &inputs, &outcome);
         outcome?;
+        self.give_back(inputs);
         lock(&self.shared.progress).last_batch = Some((id, time));
         self.batches_since_checkpoint += 1;
         Ok(records)
+    }
+
+    /// The memory of a batch's blocks is for later ones.
+    fn give_back(&self, inputs: Inputs) {
+        let inputs = inputs.into_values().filter_map(Arc::into_inner);
+        let frames = inputs.flat_map(|input| input.blocks).filter_map(|block| block.frame);
+        frames.for_each(|frame| self.log.buffers().give_back(frame));
     }
 
     /// Before anything changes state again, RDDs that somebody kept get their own copy of it.
@@ -195,17 +202,11 @@ impl Driver {
         }
     }
 
-    /// Lays out what changed since the last checkpoint and hands it to the writer. Batches go on while it
-    /// is written.
+    /// Freezes what changed since the last checkpoint and hands it to the writer. Batches go on while it is laid out and
+    /// written.
     pub(super) fn checkpoint(&mut self) -> Result<()> {
         self.finish_checkpoint()?;
-        let mut encoded = EncodedState::default();
-        for state in &self.states {
-            let groups = state.encode_changes(&self.executor, self.next_segment.0)?;
-            if !groups.is_empty() {
-                encoded.operators.push(state.encoded(groups));
-            }
-        }
+        self.states.iter().for_each(|state| state.freeze(self.next_segment.0));
         let record = CheckpointRecord {
             checkpoint: self.next_checkpoint.0,
             batch: self.next_batch.0 - 1,
@@ -215,15 +216,11 @@ impl Driver {
             segments: Vec::new(),
             operators: self.states.iter().map(|state| state.describe()).collect(),
         };
-        let mut needed: Vec<u64> = self.states.iter().flat_map(|state| state.segments()).collect();
-        needed.sort_unstable();
-        needed.dedup();
         let plans_from = lock(&self.catalog).epoch();
         self.checkpoints.begin(CheckpointRequest {
             record,
             segment: self.next_segment,
-            state: encoded,
-            needed,
+            states: self.states.clone(),
             plans_from,
         })?;
         self.next_checkpoint = self.next_checkpoint.next();

@@ -152,6 +152,7 @@ impl Driver {
             retained_count: settings.checkpoints_retained,
             pinned: found.pins.segments(paths)?,
             segments: found.recovery.checkpoint.as_ref().map_or(Vec::new(), |chosen| chosen.segments.clone()),
+            done: wake.clone(),
         })?;
         let buffer_bytes = settings.receive_buffer_bytes_max;
         let extents = ExtentWriter::new(disk.clone(), paths.clone(), identity.store, index, found.log.end);

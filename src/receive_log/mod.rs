@@ -4,6 +4,7 @@
 //! for their batch or are in it share a budget of memory: when it is used up, receivers wait, and through
 //! them the sockets they read.
 
+mod buffers;
 mod writer;
 
 use std::collections::VecDeque;
@@ -12,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+pub(crate) use buffers::BlockBuffers;
 pub(crate) use writer::start;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -52,6 +54,7 @@ pub(crate) struct ReceiveLog {
     planned: AtomicU64,
     failure: Mutex<Option<String>>,
     activity: Activity,
+    buffers: BlockBuffers,
 }
 
 /// How far the blocks up to a certain one have come.
@@ -124,11 +127,17 @@ impl ReceiveLog {
             planned: AtomicU64::new(0),
             failure: Mutex::default(),
             activity: Activity::new(),
+            buffers: BlockBuffers::default(),
         })
     }
 
     pub(crate) fn activity(&self) -> &Activity {
         &self.activity
+    }
+
+    /// Buffers for its blocks.
+    pub(crate) fn buffers(&self) -> &BlockBuffers {
+        &self.buffers
     }
 
     /// Hands a block to the log; waits while the budget is used up, not until the block is durable.

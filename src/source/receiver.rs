@@ -3,8 +3,8 @@
 use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -15,7 +15,6 @@ use crate::id::StreamId;
 use crate::receive_log::ReceiveLog;
 use crate::record::{Data, DataBuffer};
 use crate::source::admission::Admission;
-use crate::store::extents::block_buffer;
 use crate::time::WakeUp;
 
 /// The first wait before a failed receiver is started again; it doubles with each failure.
@@ -134,12 +133,14 @@ impl Inlet {
 #[derive(Clone, Debug)]
 pub struct BlockStore<T> {
     inlet: Inlet,
+    /// Memory that the next call encodes with.
+    encoder: Arc<Mutex<DataBuffer>>,
     records: PhantomData<fn(T)>,
 }
 
 impl<T: Data> BlockStore<T> {
     pub(crate) fn new(inlet: Inlet) -> Self {
-        BlockStore { inlet, records: PhantomData }
+        BlockStore { inlet, encoder: Arc::default(), records: PhantomData }
     }
 
     /// Stores records as one or more blocks of about 1 MiB and returns when they are durable. Waits while
@@ -149,8 +150,10 @@ impl<T: Data> BlockStore<T> {
     /// [`ErrorKind::Stopped`] when the job stops; [`ErrorKind::Io`] when the log has failed: nothing more is
     /// stored, and what was not acknowledged is not counted on.
     pub async fn store(&self, records: Vec<T>) -> Result<()> {
-        let mut buffer = DataBuffer::default();
-        let mut frame = block_buffer(0);
+        let encoder = || self.encoder.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut buffer = std::mem::take(&mut *encoder());
+        let buffers = self.inlet.log.buffers();
+        let mut frame = buffers.take(0);
         let mut count = 0;
         let records_max = self.inlet.admission.block_records_max();
         for record in records {
@@ -164,13 +167,14 @@ impl<T: Data> BlockStore<T> {
             })?;
             let is_full = count >= records_max || frame.len() + bytes.len() > self.inlet.block_bytes;
             if count > 0 && is_full {
-                self.append(std::mem::replace(&mut frame, block_buffer(0)), count).await?;
+                self.append(std::mem::replace(&mut frame, buffers.take(0)), count).await?;
                 count = 0;
             }
             frame.extend_from_slice(&length.to_le_bytes());
             frame.extend_from_slice(bytes);
             count += 1;
         }
+        *encoder() = buffer;
         if count == 0 {
             return Ok(());
         }

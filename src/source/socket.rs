@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use crate::error::Result;
 use crate::format::block::BlockEncoding;
+use crate::receive_log::BlockBuffers;
 use crate::source::receiver::{Inlet, ReceiverError, stopped};
 use crate::store::extents::{BLOCK_DATA_AT, block_buffer};
 
@@ -40,7 +41,7 @@ impl SocketReceiver {
 
     async fn read(self, mut socket: TcpStream) -> Result<(), ReceiverError> {
         let mut stop = self.inlet.stop.clone();
-        let mut block = LineBlock::new(self.inlet.block_bytes);
+        let mut block = LineBlock::new(self.inlet.block_bytes, self.inlet.log.buffers().clone());
         let mut due: Option<Instant> = None;
         loop {
             let at = due.unwrap_or_else(far_future);
@@ -133,11 +134,12 @@ fn far_future() -> Instant {
 struct LineBlock {
     frame: Vec<u8>,
     block_bytes: usize,
+    buffers: BlockBuffers,
 }
 
 impl LineBlock {
-    fn new(block_bytes: usize) -> Self {
-        LineBlock { frame: block_buffer(block_bytes), block_bytes }
+    fn new(block_bytes: usize, buffers: BlockBuffers) -> Self {
+        LineBlock { frame: buffers.take(block_bytes), block_bytes, buffers }
     }
 
     fn len(&self) -> usize {
@@ -155,7 +157,7 @@ impl LineBlock {
     /// The whole lines, leaving what follows the last line end.
     fn take_lines(&mut self) -> Option<Vec<u8>> {
         let end = memchr::memrchr(b'\n', &self.frame[BLOCK_DATA_AT..])? + 1;
-        let mut next = block_buffer(self.block_bytes);
+        let mut next = self.buffers.take(self.block_bytes);
         next.extend_from_slice(&self.frame[BLOCK_DATA_AT + end..]);
         self.frame.truncate(BLOCK_DATA_AT + end);
         Some(std::mem::replace(&mut self.frame, next))
@@ -171,7 +173,7 @@ impl LineBlock {
         if self.is_empty() {
             return None;
         }
-        Some(std::mem::replace(&mut self.frame, block_buffer(self.block_bytes)))
+        Some(std::mem::replace(&mut self.frame, self.buffers.take(self.block_bytes)))
     }
 }
 
@@ -185,7 +187,7 @@ mod tests {
 
     #[test]
     fn blocks_hold_whole_lines_and_long_lines_are_cut() {
-        let mut block = LineBlock::new(16);
+        let mut block = LineBlock::new(16, BlockBuffers::default());
         block.frame.extend_from_slice(b"one\ntwo\nthr");
         assert_eq!(text(block.take_lines()), Some("one\ntwo\n".into()));
         assert_eq!(text(block.take_lines()), None);

@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::format::segment::Entry;
 use crate::record::{KeyHash, KeyTable};
 use crate::state::changes::{ChangeSums, Difference};
+use crate::state::frozen::Frozen;
 use crate::state::memory::StateMemory;
 use crate::state::merge::for_each_merged;
 use crate::state::policy::GroupSize;
@@ -36,6 +37,8 @@ pub(crate) struct KeyGroup {
     size: LiveSize,
     /// The next checkpoint has to hold all of the group, whatever has changed.
     rewrite: bool,
+    /// What a checkpoint that is on its way has to hold.
+    frozen: Option<Frozen>,
     page: Vec<u8>,
     /// What was changed since it was last taken.
     sums: ChangeSums,
@@ -74,7 +77,12 @@ impl GroupChanges {
         &self.touched
     }
 
-    fn iter(&self) -> impl Iterator<Item = (usize, Option<&[u8]>)> {
+    /// Bytes of memory held.
+    pub(super) fn memory_bytes(&self) -> usize {
+        (self.touched.capacity() + self.ends.capacity()) * size_of::<u32>() + self.values.capacity()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, Option<&[u8]>)> {
         let mut start = 0;
         self.touched.iter().zip(&self.ends).map(move |(&at, &mark)| {
             let end = (mark & !REMOVED) as usize;
@@ -111,11 +119,19 @@ impl KeyGroup {
     /// Makes the shared count follow what the table takes now.
     fn recount(&mut self) {
         if let Some(memory) = &self.memory {
-            let now = self.table.memory_bytes() as u64;
+            let frozen = self.frozen.as_ref().map_or(0, Frozen::memory_bytes);
+            let now = (self.table.memory_bytes() + frozen) as u64;
             memory.recount(self.counted, now);
             self.counted = now;
             self.used = memory.batch();
         }
+    }
+
+    /// The same, where no batch used the group.
+    fn recount_unused(&mut self) {
+        let used = self.used;
+        self.recount();
+        self.used = used;
     }
 
     /// Whether the table could hold all of the group.
@@ -240,7 +256,7 @@ impl KeyGroup {
     /// not kept.
     pub(crate) fn for_each(&mut self, mut each: impl FnMut(Entry<'_>) -> Result<()>) -> Result<()> {
         if !self.load_if_it_fits()? {
-            return for_each_merged(&self.table, &self.cold, each);
+            return for_each_merged(self.table.all(), &self.cold, each);
         }
         self.table.live().into_iter().try_for_each(|at| each(self.table.entry(at)))
     }
@@ -252,9 +268,7 @@ impl KeyGroup {
         self.cold = parts;
         self.cold_lookups = 0;
         self.table.keep_changes();
-        let used = self.used;
-        self.recount();
-        self.used = used;
+        self.recount_unused();
     }
 
     /// Reads what is cold from the present chain, whose parts are these: older ones may be gone from the store.
@@ -272,8 +286,8 @@ impl KeyGroup {
     /// What letting go of it would free at most, and the batch that used it last; `None` for a group that cannot be let
     /// go of.
     pub(crate) fn evictable(&self) -> Option<(u64, u64)> {
-        let clean = self.table.len() > self.table.changes();
-        (!self.rewrite && clean).then_some((self.used, self.counted))
+        let clean = self.table.len() > self.table.changed_keys();
+        (!self.rewrite && self.frozen.is_none() && clean).then_some((self.used, self.counted))
     }
 
     pub(crate) fn table(&self) -> &StateTable {
@@ -287,6 +301,9 @@ impl KeyGroup {
             self.sums.add(self.table.hash(at), value);
             if !self.cold.is_empty() {
                 self.resize(at, value);
+            }
+            if let Some(frozen) = &mut self.frozen {
+                frozen.keep(at, &self.table);
             }
             self.table.change(at, value);
         }
@@ -351,13 +368,18 @@ impl KeyGroup {
         }
     }
 
+    /// About what a delta would take.
+    pub(crate) fn delta_bytes(&self) -> u64 {
+        let (live, changed) = (self.live(), self.table.changed_keys() as u64);
+        if live.keys > 0 { changed * live.bytes / live.keys } else { changed }
+    }
+
     /// The size that the policy decides on, with the delta that is due in `segment`.
-    pub(crate) fn size_with_delta(&self, delta_bytes: u64, segment: u64) -> GroupSize {
+    pub(crate) fn size_with_delta(&self, segment: u64) -> GroupSize {
         let chain_bytes: u64 = self.chain.iter().map(|(_, bytes)| bytes).sum();
-        let parts = self.chain.len() + usize::from(delta_bytes > 0);
         GroupSize {
-            chain_parts: parts,
-            chain_bytes: chain_bytes + delta_bytes,
+            chain_parts: self.chain.len() + usize::from(self.table.has_changes()),
+            chain_bytes: chain_bytes + self.delta_bytes(),
             live_bytes: self.live().bytes,
             age: self.segments().min().map_or(0, |oldest| segment.saturating_sub(oldest)),
         }
@@ -385,48 +407,64 @@ impl KeyGroup {
         Ok(())
     }
 
-    /// What the next checkpoint has to hold at least.
-    pub(crate) fn encode_due(&mut self, group: usize) -> Result<Option<EncodedGroup>> {
-        if self.rewrite { self.encode_base(group).map(Some) } else { self.encode_delta(group) }
+    /// A checkpoint begins, which holds what changed since the one before, or all of the group. Batches may go on.
+    pub(crate) fn freeze(&mut self, whole: bool) {
+        let live = self.live();
+        self.frozen = if whole || self.rewrite {
+            self.table.take_changes();
+            Some(Frozen::base(live))
+        } else if self.table.has_changes() {
+            Some(Frozen::delta(self.table.take_changes(), live))
+        } else {
+            None
+        };
     }
 
-    /// What changed since the last checkpoint, if anything did.
-    fn encode_delta(&self, group: usize) -> Result<Option<EncodedGroup>> {
-        if !self.table.has_changes() {
-            return Ok(None);
+    /// Whether a checkpoint that is on its way has something to hold of the group.
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.frozen.is_some()
+    }
+
+    /// Lays out what the checkpoint on its way has to hold, if there is anything; the same each time.
+    pub(crate) fn encode_frozen(&mut self, group: usize) -> Result<Option<EncodedGroup>> {
+        if self.frozen.as_ref().is_some_and(|frozen| frozen.base) {
+            self.load_if_it_fits()?;
         }
-        // Without a chain there is nothing for a tombstone to hide.
-        let hides = !self.chain.is_empty();
-        let changed = self.table.changed();
-        let entries =
-            changed.iter().map(|&at| self.table.entry(at)).filter(|entry| hides || entry.value.is_some());
-        EncodedGroup::encode(group, false, self.live(), entries).map(Some)
+        let Some(frozen) = &self.frozen else { return Ok(None) };
+        let mut encoder = GroupEncoder::new(group, frozen.base, frozen.live);
+        let entries = frozen.entries(&self.table);
+        if frozen.base {
+            for_each_merged(entries, &self.cold, |entry| encoder.push(entry))?;
+        } else {
+            // Without a chain there is nothing for a tombstone to hide.
+            let hides = !self.chain.is_empty();
+            let mut needed = entries.into_iter().filter(|entry| hides || entry.value.is_some());
+            needed.try_for_each(|entry| encoder.push(entry))?;
+        }
+        encoder.finish().map(Some)
     }
 
-    /// The whole group.
-    pub(crate) fn encode_base(&mut self, group: usize) -> Result<EncodedGroup> {
-        let mut encoder = GroupEncoder::new(group, true, self.live());
-        self.for_each(|entry| encoder.push(entry))?;
-        encoder.finish()
-    }
-
-    /// Takes note that `encoded` is on its way into `segment`.
-    pub(crate) fn checkpointed(&mut self, segment: u64, encoded: &EncodedGroup) {
-        if encoded.is_base() {
+    /// Takes note that what was frozen is in `segment`, with so many bytes.
+    pub(crate) fn thaw(&mut self, segment: u64, bytes: u64) {
+        let Some(frozen) = self.frozen.take() else { return };
+        if frozen.base {
             self.chain.clear();
             self.rewrite = false;
         }
-        self.chain.push((segment, encoded.bytes()));
-        self.table.clear_changes();
+        self.chain.push((segment, bytes));
+        self.recount_unused();
     }
 
-    /// Lets go of keys that have no value, where everything is in a checkpoint: also of those that were only
-    /// asked for. Numbers of keys change.
-    pub(crate) fn tidy_up(&mut self) {
-        if self.cold.is_empty() && !self.table.has_changes() && self.table.is_sparse() {
-            self.table.compact();
-            self.recount();
+    /// Lets go of keys that have no value, also of those that were only asked for, where no checkpoint has to remove
+    /// them. Numbers of keys change. Returns how many keys were looked at.
+    pub(crate) fn tidy_up(&mut self) -> usize {
+        if !self.cold.is_empty() || self.frozen.is_some() || !self.table.is_sparse() {
+            return 0;
         }
+        let keys = self.table.len();
+        self.table.compact();
+        self.recount_unused();
+        keys
     }
 
     /// The segments that a restart needs for this group.

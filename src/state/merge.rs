@@ -1,21 +1,23 @@
-//! A key group read in order from its table and the parts of segments below it, page by page.
+//! A key group read in order from what is in memory and the parts of segments below it, page by page.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
 use crate::error::Result;
 use crate::format::segment::{Entry, entries, entry_bytes};
-use crate::state::table::StateTable;
 use crate::store::segments::GroupSource;
 
-/// Calls `each` with every entry that has a value, ordered by (hash, key). The table is newer than the parts, and
-/// these are newest first.
+/// Calls `each` with every entry that has a value, ordered by (hash, key). What is in memory is ordered too and newer
+/// than the parts, and these are newest first.
 pub(super) fn for_each_merged(
-    table: &StateTable,
+    in_memory: Vec<Entry<'_>>,
     parts: &[GroupSource],
     mut each: impl FnMut(Entry<'_>) -> Result<()>,
 ) -> Result<()> {
-    let mut runs = vec![Run::Table { table, order: table.all(), at: 0 }];
+    if parts.is_empty() {
+        return in_memory.into_iter().filter(|entry| entry.value.is_some()).try_for_each(each);
+    }
+    let mut runs = vec![Run::Memory { entries: in_memory, at: 0 }];
     for part in parts {
         runs.push(Run::part(part)?);
     }
@@ -48,7 +50,7 @@ pub(super) fn for_each_merged(
 
 /// Entries ordered by (hash, key), of which the front one can be looked at.
 enum Run<'a> {
-    Table { table: &'a StateTable, order: Vec<u32>, at: usize },
+    Memory { entries: Vec<Entry<'a>>, at: usize },
     Part { part: &'a GroupSource, next_page: usize, page: Vec<u8>, at: usize },
 }
 
@@ -61,7 +63,7 @@ impl<'a> Run<'a> {
 
     fn front(&self) -> Result<Option<Entry<'_>>> {
         match self {
-            Run::Table { table, order, at } => Ok(order.get(*at).map(|&at| table.entry(at))),
+            Run::Memory { entries, at } => Ok(entries.get(*at).copied()),
             Run::Part { page, at, .. } => entries(&page[*at..]).next().transpose(),
         }
     }
@@ -69,7 +71,7 @@ impl<'a> Run<'a> {
     fn advance(&mut self) -> Result<()> {
         let length = self.front()?.map_or(0, |entry| entry_bytes(entry.key, entry.value));
         match self {
-            Run::Table { at, .. } => *at += 1,
+            Run::Memory { at, .. } => *at += 1,
             Run::Part { at, .. } => *at += length,
         }
         self.turn_pages()

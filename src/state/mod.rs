@@ -6,6 +6,7 @@
 //! checkpoint is its **delta**. Keys and values are bytes: nothing here depends on their types.
 
 mod changes;
+mod frozen;
 mod group;
 mod memory;
 mod merge;

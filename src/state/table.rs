@@ -58,8 +58,8 @@ impl StateTable {
         self.dirty_keys > 0
     }
 
-    /// Keys that were changed since the last checkpoint.
-    pub(super) fn changes(&self) -> usize {
+    /// How many keys were changed since the last checkpoint.
+    pub(crate) fn changed_keys(&self) -> usize {
         self.dirty_keys
     }
 
@@ -151,11 +151,6 @@ impl StateTable {
         self.ordered(|at| self.is_live(at))
     }
 
-    /// The numbers of the changed keys, ordered by (hash, key).
-    pub(crate) fn changed(&self) -> Vec<u32> {
-        self.ordered(|at| self.is_dirty(at))
-    }
-
     fn ordered(&self, keep: impl Fn(usize) -> bool) -> Vec<u32> {
         let kept = (0..self.len()).filter(|&at| keep(at)).map(|at| (self.hash(at), at as u32));
         let mut places: Vec<(KeyHash, u32)> = kept.collect();
@@ -167,51 +162,66 @@ impl StateTable {
         places.into_iter().map(|(_, at)| at).collect()
     }
 
-    /// Everything is in a checkpoint now.
-    pub(crate) fn clear_changes(&mut self) {
-        self.marks.iter_mut().for_each(|marks| marks.dirty = 0);
+    /// The changed keys, one bit per key: a checkpoint is about to hold them.
+    pub(crate) fn take_changes(&mut self) -> Vec<u64> {
         self.dirty_keys = 0;
+        self.marks.iter_mut().map(|marks| std::mem::take(&mut marks.dirty)).collect()
     }
 
-    /// Whether keys without a value or replaced values take up a good part of the table.
+    /// Whether keys without a value or replaced values take up a good part of the table, those left out that the next
+    /// checkpoint has to remove.
     pub(crate) fn is_sparse(&self) -> bool {
         let absent = self.len() - self.live_keys;
-        absent > 64 + self.len() / 4 || self.values.is_sparse()
+        let few = 64 + self.len() / 4;
+        let is_idle = || {
+            let removed = self.marks.iter().map(|marks| (marks.dirty & !marks.live).count_ones() as usize);
+            absent - removed.sum::<usize>() > few
+        };
+        self.values.is_sparse() || (absent > few && is_idle())
     }
 
-    /// Rebuilds the table without keys that have no value and replaced values. Numbers change. Only for a
-    /// table whose changes are in a checkpoint and that hides nothing below it.
+    /// Rebuilds the table without replaced values and keys that have no value and did not change. Numbers change. Only
+    /// for a table that hides nothing below it.
     pub(crate) fn compact(&mut self) {
-        let mut compacted = StateTable { numbering: self.numbering + 1, ..StateTable::default() };
-        for at in 0..self.len() {
-            if let Some(value) = self.value(at) {
-                let (new, _) = compacted.find_or_insert(self.hash(at), self.key(at));
-                compacted.restore(new, Some(value));
-            }
-        }
-        *self = compacted;
+        self.rebuild(|table, at| table.is_live(at) || table.is_dirty(at));
     }
 
     /// Rebuilds the table with nothing but what was changed since the last checkpoint. Numbers change. Only for a
     /// table over segments that hold all the rest.
     pub(crate) fn keep_changes(&mut self) {
-        let mut kept = StateTable { numbering: self.numbering + 1, ..StateTable::default() };
-        for at in (0..self.len()).filter(|&at| self.is_dirty(at)) {
-            let (new, _) = kept.find_or_insert(self.hash(at), self.key(at));
-            kept.change(new, self.value(at));
-        }
-        *self = kept;
+        self.rebuild(Self::is_dirty);
     }
 
-    /// The numbers of all keys, ordered by (hash, key).
-    pub(crate) fn all(&self) -> Vec<u32> {
-        self.ordered(|_| true)
+    fn rebuild(&mut self, keep: impl Fn(&Self, usize) -> bool) {
+        let mut rebuilt = StateTable { numbering: self.numbering + 1, ..StateTable::default() };
+        for at in (0..self.len()).filter(|&at| keep(self, at)) {
+            let (new, _) = rebuilt.find_or_insert(self.hash(at), self.key(at));
+            if self.is_dirty(at) {
+                rebuilt.change(new, self.value(at));
+            } else {
+                rebuilt.restore(new, self.value(at));
+            }
+        }
+        *self = rebuilt;
+    }
+
+    /// All entries, ordered by (hash, key).
+    pub(super) fn all(&self) -> Vec<Entry<'_>> {
+        self.ordered(|_| true).into_iter().map(|at| self.entry(at)).collect()
     }
 
     /// Bytes of memory held.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.keys.memory_bytes() + self.values.memory_bytes() + self.marks.capacity() * size_of::<Marks>()
     }
+}
+
+/// The numbers of the bits that are set, ascending.
+pub(super) fn numbers_in(bits: &[u64]) -> impl Iterator<Item = usize> {
+    bits.iter().enumerate().flat_map(|(word, &bits)| {
+        let rest = std::iter::successors(Some(bits), |bits| Some(bits & bits.wrapping_sub(1)));
+        rest.take_while(|bits| *bits != 0).map(move |bits| word * 64 + bits.trailing_zeros() as usize)
+    })
 }
 
 #[cfg(test)]
@@ -287,14 +297,13 @@ mod tests {
                         }
                     }
                     Step::Checkpoint => {
-                        table.clear_changes();
+                        prop_assert_eq!(numbers_in(&table.take_changes()).count(), changed.len());
                         changed.clear();
                     }
                     Step::Compact => {
-                        table.clear_changes();
-                        changed.clear();
                         table.compact();
-                        prop_assert_eq!(table.len(), model.len());
+                        let removed = changed.values().filter(|value| value.is_none()).count();
+                        prop_assert_eq!(table.len(), model.len() + removed);
                     }
                 }
                 let rows = |numbers: Vec<u32>| -> BTreeMap<u8, Option<Vec<u8>>> {
@@ -302,7 +311,8 @@ mod tests {
                 };
                 let live: BTreeMap<u8, Option<Vec<u8>>> = model.iter().map(|(k, v)| (*k, Some(v.clone()))).collect();
                 prop_assert_eq!(rows(table.live()), live);
-                prop_assert_eq!(rows(table.changed()), changed.clone());
+                prop_assert_eq!(rows(table.ordered(|at| table.is_dirty(at))), changed.clone());
+                prop_assert_eq!(table.changed_keys(), changed.len());
                 prop_assert_eq!(table.live_keys(), model.len());
                 let bytes: usize = model.iter().map(|(k, v)| entry_bytes(&[*k], Some(v))).sum();
                 prop_assert_eq!(table.live_bytes(), bytes as u64);

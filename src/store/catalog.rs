@@ -9,6 +9,8 @@
 //! sled cannot be trusted to notice that its tail is gone. The **witness**, a small file beside it that is
 //! overwritten after each commit, says how far the epoch reaches.
 
+mod ahead;
+
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -22,6 +24,7 @@ use crate::store::disk::{open_options, read_small};
 use crate::store::fault::before_read;
 use crate::store::private::{make_below_private, private_tempdir};
 use crate::store::{Disk, StorePaths, numbered_entries};
+use ahead::Ahead;
 
 /// sled's segment: an epoch's database never grows beyond its first.
 const SEGMENT_BYTES: usize = 1 << 20;
@@ -56,6 +59,7 @@ pub(crate) struct Catalog {
     epoch: OpenEpoch,
     /// A commit failed: what sled holds of it is unknown, so that the next one begins a new epoch.
     failed: bool,
+    ahead: Ahead,
 }
 
 /// What an epoch begins with.
@@ -82,6 +86,8 @@ struct OpenEpoch {
     db_path: PathBuf,
     witness: Option<File>,
     witness_path: PathBuf,
+    /// All but records and the witness is durable.
+    settled: bool,
     /// Bytes given to sled.
     used: u64,
 }
@@ -92,7 +98,9 @@ impl Catalog {
         let EpochStart { store, epoch, continues_after, first_seq, features, job } = start;
         let open = OpenEpoch::create(&disk, &paths, epoch)?;
         let (next_seq, epoch) = (first_seq, open);
-        let mut catalog = Catalog { disk, paths, store, features, job, next_seq, epoch, failed: false };
+        let ahead = Ahead::default();
+        let mut catalog =
+            Catalog { disk, paths, store, features, job, next_seq, epoch, failed: false, ahead };
         catalog.commit_first_records(continues_after)?;
         Ok(catalog)
     }
@@ -115,20 +123,39 @@ impl Catalog {
             self.rotate()?;
             frame = record.to_frame(self.next_seq)?;
         }
-        self.commit(&frame)
+        let seq = self.commit(&frame)?;
+        if self.epoch.is_half_full() {
+            self.prepare_next();
+        }
+        Ok(seq)
+    }
+
+    /// Begins to make the next epoch, which will be needed soon, and does not wait for it.
+    pub(crate) fn prepare_next(&mut self) {
+        if !self.disk.is_in_order() {
+            self.ahead.make(&self.disk, &self.paths, self.epoch.id.next());
+        }
+    }
+
+    /// Leaves no thread and no epoch without records behind.
+    pub(crate) fn end(&mut self) {
+        self.ahead.end(&self.disk, &self.paths);
     }
 
     /// Begins the next epoch.
     pub(crate) fn rotate(&mut self) -> Result<()> {
         let next = self.epoch.id.next();
-        // A directory that an earlier, failed attempt left behind holds nothing that was committed.
-        remove_epoch(&self.disk, &self.paths, next)?;
-        let begun = OpenEpoch::create(&self.disk, &self.paths, next)?;
+        let begun = match self.ahead.take(next) {
+            Some(made) => made,
+            None => ahead::make(&self.disk, &self.paths, next)?,
+        };
         let (before, next_seq) = (std::mem::replace(&mut self.epoch, begun), self.next_seq);
         let committed = self.commit_first_records(self.next_seq - 1);
         if committed.is_err() {
             // The next attempt begins the same epoch again: a disk that stays full collects none.
             (self.epoch, self.next_seq) = (before, next_seq);
+        } else {
+            self.ahead.close_epoch(before);
         }
         committed
     }
@@ -163,6 +190,12 @@ impl Catalog {
     }
 }
 
+impl Drop for Catalog {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
 impl OpenEpoch {
     fn create(disk: &Disk, paths: &StorePaths, id: EpochId) -> Result<Self> {
         let dir = epoch_dir(paths, id);
@@ -175,7 +208,31 @@ impl OpenEpoch {
         let db_file = open_options().read(true).write(true).open(&db_path);
         let db_file = db_file.map_err(|cause| Error::io(format!("open {}", db_path.display()), cause))?;
         let witness_path = dir.join("witness");
-        Ok(OpenEpoch { id, db, db_file, db_path, witness: None, witness_path, used: 0 })
+        Ok(OpenEpoch { id, db, db_file, db_path, witness: None, witness_path, settled: false, used: 0 })
+    }
+
+    fn dir(&self) -> &Path {
+        self.db_path.parent().unwrap_or(Path::new("."))
+    }
+
+    /// Makes the epoch itself durable.
+    fn settle(&mut self, disk: &Disk) -> Result<()> {
+        let conf = self.dir().join("conf");
+        let conf_file =
+            File::open(&conf).map_err(|cause| Error::io(format!("open {}", conf.display()), cause))?;
+        disk.sync(&conf_file, &conf)?;
+        // Names become durable in any order: a witness must not be there without the database that it speaks of.
+        disk.sync_dir(self.dir())?;
+        if let Some(epochs) = self.dir().parent() {
+            disk.sync_dir(epochs)?;
+        }
+        self.settled = true;
+        Ok(())
+    }
+
+    fn is_half_full(&self) -> bool {
+        let file = self.db_file.metadata().map_or(u64::MAX, |data| data.len());
+        file.max(self.used) > (SEGMENT_BYTES as u64 - RESERVE_BYTES) / 2
     }
 
     fn has_room_for(&self, length: usize) -> bool {
@@ -201,23 +258,16 @@ impl OpenEpoch {
         self.db_file.metadata().map_or(true, |data| data.len() > SEGMENT_BYTES as u64)
     }
 
-    /// Says in the witness that the epoch reaches `seq`. The first time makes the epoch itself durable.
+    /// Says in the witness that the epoch reaches `seq`.
     fn attest(&mut self, disk: &Disk, seq: u64) -> Result<()> {
         let frame = encode_frame(FrameKind::Witness, seq, &[])?;
         if let Some(witness) = &self.witness {
             return disk.write_at(witness, &frame, &self.witness_path);
         }
-        let dir = self.db_path.parent().unwrap_or(Path::new("."));
-        let conf = dir.join("conf");
-        let conf_file =
-            File::open(&conf).map_err(|cause| Error::io(format!("open {}", conf.display()), cause))?;
-        disk.sync(&conf_file, &conf)?;
-        // Names become durable in any order: a witness must not be there without the database that it speaks of.
-        disk.sync_dir(dir)?;
-        disk.publish(&self.witness_path, &frame)?;
-        if let Some(epochs) = dir.parent() {
-            disk.sync_dir(epochs)?;
+        if !self.settled {
+            self.settle(disk)?;
         }
+        disk.publish(&self.witness_path, &frame)?;
         let witness = open_options().write(true).open(&self.witness_path);
         self.witness =
             Some(witness.map_err(|cause| Error::io(format!("open {}", self.witness_path.display()), cause))?);

@@ -80,12 +80,14 @@ impl ExtentIndex {
     /// Removes the extents that hold only blocks below `needed`. The newest always stays: the next one's
     /// header refers to it.
     pub(crate) fn trim(&self, disk: &Disk, paths: &StorePaths, needed: u64) -> Result<()> {
-        let mut extents = self.lock();
-        while let [(oldest, _), (_, next_first), ..] = extents[..]
-            && next_first <= needed
-        {
+        let oldest_below = || match self.lock()[..] {
+            [(oldest, _), (_, next_first), ..] => (next_first <= needed).then_some(oldest),
+            _ => None,
+        };
+        while let Some(oldest) = oldest_below() {
+            // Not under the lock: who appends must not wait until a large file is gone.
             disk.remove_file(&extent_path(paths, oldest))?;
-            extents.remove(0);
+            self.lock().retain(|(extent, _)| *extent != oldest);
         }
         Ok(())
     }

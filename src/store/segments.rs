@@ -6,6 +6,7 @@
 
 mod encoder;
 mod lookup;
+mod writer;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -14,13 +15,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub(crate) use encoder::GroupEncoder;
+pub(crate) use writer::SegmentWriter;
+#[cfg(any(test, feature = "tool"))]
+pub(crate) use writer::write_segment;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::frame::{FrameHeader, FrameKind, HEADER_BYTES, decode_frame, encode_frame};
-use crate::format::records::{
-    Directory, GroupDirectory, OperatorDirectory, Record, SegmentHeader, SegmentRef,
-};
-use crate::format::segment::{Entry, TRAILER_PAYLOAD_BYTES, entries, parse_trailer, trailer};
+use crate::format::frame::{FrameHeader, FrameKind, HEADER_BYTES, decode_frame};
+use crate::format::records::{Directory, GroupDirectory, Record, SegmentHeader, SegmentRef};
+use crate::format::segment::{Entry, TRAILER_PAYLOAD_BYTES, entries, parse_trailer};
 use crate::id::SegmentId;
 use crate::record::schema_hash;
 use crate::store::disk::{open_to_read, read_at};
@@ -79,72 +81,23 @@ impl EncodedGroup {
     pub(crate) fn bytes(&self) -> u64 {
         self.directory.bytes
     }
-
-    pub(crate) fn is_base(&self) -> bool {
-        self.directory.base
-    }
 }
 
 /// What one checkpoint adds: per operator, the groups that changed.
+#[cfg(any(test, feature = "tool"))]
 #[derive(Debug, Default)]
 pub(crate) struct EncodedState {
     pub(crate) operators: Vec<EncodedOperator>,
 }
 
 /// What a checkpoint adds of one operator.
+#[cfg(any(test, feature = "tool"))]
 #[derive(Debug)]
 pub(crate) struct EncodedOperator {
     pub(crate) name: String,
     /// Of the archives in its values.
     pub(crate) schema: Arc<str>,
     pub(crate) groups: Vec<EncodedGroup>,
-}
-
-impl EncodedState {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.operators.iter().all(|operator| operator.groups.is_empty())
-    }
-}
-
-/// Writes a segment and makes it durable. A segment that was not finished is referred to by nothing and is
-/// removed at the next start.
-pub(crate) fn write_segment(
-    disk: &Disk,
-    paths: &StorePaths,
-    segment: SegmentId,
-    header: &SegmentHeader,
-    state: &EncodedState,
-) -> Result<SegmentRef> {
-    let path = segment_path(paths, segment);
-    disk.remove_file(&path)?;
-    let mut file = disk.create_file(&path)?;
-    let start = header.to_frame(segment.0)?;
-    disk.write(&mut file, &start, &path)?;
-    let mut at = start.len() as u64;
-    let mut directory = Directory::default();
-    for EncodedOperator { name, schema, groups } in &state.operators {
-        let mut listed = Vec::with_capacity(groups.len());
-        for group in groups {
-            disk.write(&mut file, &group.bytes, &path)?;
-            let mut placed = group.directory.clone();
-            placed.pages.iter_mut().for_each(|page| page.offset += at);
-            at += group.bytes.len() as u64;
-            listed.push(placed);
-        }
-        directory.operators.push(OperatorDirectory {
-            name: name.clone(),
-            schema: schema.to_string(),
-            groups: listed,
-        });
-    }
-    let listing = directory.to_frame(segment.0)?;
-    let end = encode_frame(FrameKind::Trailer, segment.0, &trailer(at, listing.len() as u64))?;
-    disk.write(&mut file, &listing, &path)?;
-    disk.write(&mut file, &end, &path)?;
-    disk.sync(&file, &path)?;
-    disk.sync_dir(&paths.state())?;
-    let directory_crc = FrameHeader::parse(&listing)?.crc;
-    Ok(SegmentRef { segment: segment.0, length: at + (listing.len() + end.len()) as u64, directory_crc })
 }
 
 /// A segment open for reading.

@@ -57,16 +57,12 @@ impl Tested<'_> {
     }
 
     fn checkpoint(&mut self, number: u64, whole: bool) {
-        let encoded = if whole {
-            Some(self.group.encode_base(0).unwrap())
-        } else {
-            self.group.encode_delta(0).unwrap()
-        };
-        let Some(encoded) = encoded else { return };
-        self.group.checkpointed(number, &encoded);
         if whole && self.group.cold.is_empty() {
             self.group.table.compact();
         }
+        self.group.freeze(whole);
+        let Some(encoded) = self.group.encode_frozen(0).unwrap() else { return };
+        self.group.thaw(number, encoded.bytes());
         let state = EncodedState {
             operators: vec![EncodedOperator {
                 name: "totals".into(),
@@ -97,7 +93,7 @@ impl Tested<'_> {
             }
             Step::Evict => {
                 self.group.evict(self.chain());
-                assert_eq!(self.group.table().len(), self.group.table().changes());
+                assert_eq!(self.group.table().len(), self.group.table().changed_keys());
             }
         }
     }

@@ -161,3 +161,34 @@ fn an_epoch_of_another_store_is_refused() {
     let error = read_epoch(&paths, [8; 16], EpochId(1)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Incompatible);
 }
+
+#[test]
+fn the_next_epoch_is_there_before_it_is_needed_and_goes_when_it_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let paths = StorePaths::new(dir.path());
+    let plan = crate::store::FaultPlan::never();
+    let disk = Disk::with_faults(Some(plan.clone()));
+    let mut catalog = Catalog::begin(disk, paths.clone(), start()).unwrap();
+    let mut batch = 0;
+    let mut commit = |catalog: &mut Catalog| {
+        batch += 1;
+        catalog.append(&done(batch)).unwrap();
+    };
+    while !catalog.ahead.is_under_way() {
+        assert_eq!(catalog.epoch(), EpochId(1), "no epoch was made ahead");
+        commit(&mut catalog);
+    }
+    catalog.ahead.wait_for_next();
+    let steps = |what| plan.passed().iter().filter(|step| step.what == what).count();
+    let made = steps("create database");
+    assert_eq!(made, 2);
+    while catalog.epoch() == EpochId(1) {
+        commit(&mut catalog);
+    }
+    assert_eq!(steps("create database"), made, "the commit has made a database");
+    catalog.prepare_next();
+    catalog.end();
+    assert_eq!(list_epochs(&paths).unwrap(), [1, 2].map(EpochId));
+    let found = [1, 2].map(|epoch| batches(&read_epoch(&paths, [7; 16], EpochId(epoch)).unwrap())).concat();
+    assert_eq!(found, (1..=batch).collect::<Vec<_>>());
+}
