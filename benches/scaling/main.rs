@@ -114,7 +114,9 @@ fn main() -> Outcome<()> {
             let rows = measure(curve, system, &points, run)?;
             print_table(curve, system, &rows);
             let points = of_first(&rows).into_iter();
-            let points = points.filter_map(|(at, ratio)| Some((at as f64, ratio?))).collect();
+            let points = points
+                .filter_map(|(at, ratio)| Some((at as f64, ratio.filter(|ratio| ratio.is_finite())?)))
+                .collect();
             chart.lines.push(Line { name: (*system).to_owned(), points });
         }
         charts.push(chart.with_log_x());

@@ -16,7 +16,7 @@ type Axes<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64,
 const WIDTH: u32 = 520;
 const HEIGHT: u32 = 340;
 
-/// One for each system, dark enough for white paper and told apart by everybody.
+/// One for each system, the baseline first, dark enough for white paper and told apart by everybody.
 const COLOURS: [RGBColor; 4] =
     [RGBColor(120, 120, 120), RGBColor(0, 90, 180), RGBColor(200, 80, 0), RGBColor(0, 130, 90)];
 
@@ -66,13 +66,20 @@ impl Chart {
         chart
     }
 
+    /// Grey is the baseline's.
+    fn colours(&self) -> impl Iterator<Item = &'static RGBColor> + use<> {
+        COLOURS.iter().cycle().skip(usize::from(self.lines.len() == 1))
+    }
+
     fn x_of(&self, x: f64) -> f64 {
         if self.has_log_x { x.log10() } else { x }
     }
 
     fn draw(&self, area: &Area<'_>) -> Outcome<()> {
         let points = || self.lines.iter().flat_map(|line| &line.points);
-        let y_max = points().map(|point| point.1).fold(0.0, f64::max) * 1.15;
+        let y_max = points().map(|point| point.1).fold(f64::MIN_POSITIVE, f64::max);
+        // Bars leave room for the names of the systems.
+        let y_max = y_max * if self.groups.is_empty() { 1.15 } else { 1.4 };
         let xs = points().map(|point| self.x_of(point.0));
         let (x_min, x_max) = xs.fold((f64::MAX, f64::MIN), |(min, max), x| (min.min(x), max.max(x)));
         let groups = self.groups.len() as f64;
@@ -103,7 +110,7 @@ impl Chart {
     }
 
     fn draw_lines(&self, axes: &mut Axes<'_, '_>) -> Outcome<()> {
-        for (line, colour) in self.lines.iter().zip(COLOURS.iter().cycle()) {
+        for (line, colour) in self.lines.iter().zip(self.colours()) {
             let points: Vec<_> = line.points.iter().map(|(x, y)| (self.x_of(*x), *y)).collect();
             axes.draw_series(LineSeries::new(points.clone(), colour.stroke_width(2)))?
                 .label(&line.name)
@@ -119,7 +126,7 @@ impl Chart {
         let width = 0.8 / self.lines.len() as f64;
         let text = ("sans-serif", 12).into_font().into_text_style(axes.plotting_area());
         let text = text.pos(Pos::new(HPos::Center, VPos::Bottom));
-        for (index, (line, colour)) in self.lines.iter().zip(COLOURS.iter().cycle()).enumerate() {
+        for (index, (line, colour)) in self.lines.iter().zip(self.colours()).enumerate() {
             let start = |group: f64| group + 0.1 + width * index as f64;
             let bars = line.points.iter().map(|(group, value)| {
                 let corners = [(start(*group), 0.0), (start(*group) + width * 0.95, *value)];
