@@ -1,6 +1,7 @@
 //! Keeps the memory that state takes within its limit: lets go of key groups that segments hold.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use crate::error::Result;
@@ -35,9 +36,8 @@ impl Residency {
     fn follow(&mut self, store: &Store, needed: &[SegmentRef], states: &[Arc<OperatorState>]) -> Result<()> {
         self.segments.retain(|id, _| needed.iter().any(|segment| segment.segment == *id));
         for expected in needed {
-            if !self.segments.contains_key(&expected.segment) {
-                let opened = Segment::open(&store.paths, store.identity.store, expected)?;
-                self.segments.insert(expected.segment, Arc::new(opened));
+            if let Entry::Vacant(place) = self.segments.entry(expected.segment) {
+                place.insert(Arc::new(Segment::open(&store.paths, store.identity.store, expected)?));
             }
         }
         states.iter().for_each(|state| state.follow_chains(&self.segments));
