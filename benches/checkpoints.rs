@@ -92,12 +92,14 @@ struct Course {
     after: Usage,
     checkpoint_bytes: u64,
     checkpoints: u64,
+    /// The batches whose changes they hold.
+    in_checkpoints: u64,
 }
 
 impl Course {
     fn report(&self, work: Workload, before: &Usage) -> Outcome<()> {
         let mut ms: Vec<f64> = self.batches.iter().map(|took| took.as_secs_f64() * 1e3).collect();
-        let changes = self.checkpoints * work.every * work.changed();
+        let changes = self.in_checkpoints * work.changed();
         let per_change = (changes > 0).then(|| self.checkpoint_bytes as f64 / changes as f64);
         let grown = self.used.filled.rss_bytes.saturating_sub(before.rss_bytes);
         let figures = json!({
@@ -134,7 +136,10 @@ fn millpond(store: &Path, work: Workload, with_checkpoints: bool) -> Outcome<()>
         driven.batch(&job, work.keys * (batch + 1) / work.filling - work.keys * batch / work.filling)?;
     }
     let filled = usage_of_this_process()?;
-    // The checkpoint of the whole state is not counted; it is over when the next one is due.
+    // The checkpoint of the whole state is not counted.
+    if with_checkpoints {
+        driven.checkpoints.iter().find(|written| written.batch.0 >= work.filling).ok_or("the job has stopped")?;
+    }
     (0..work.every).try_for_each(|_| driven.batch(&job, work.changed()).map(drop))?;
     let before_batches = usage_of_this_process()?;
     let start = Instant::now();
@@ -147,14 +152,17 @@ fn millpond(store: &Path, work: Workload, with_checkpoints: bool) -> Outcome<()>
     }
     let all = start.elapsed();
     let used = Used { filled, before_batches };
-    let checkpoints = if with_checkpoints { work.batches / work.every } else { 0 };
-    let counted = |written: &CheckpointWritten| written.batch.0 > work.filling + work.every;
-    let written: Vec<_> = driven.checkpoints.iter().filter(counted).take(checkpoints as usize).collect();
     let after = usage_of_this_process()?;
-    // The job takes a last checkpoint if it is given the time, which belongs to none of these batches.
-    job.stop(StopMode::Now)?;
+    // A graceful stop takes a last checkpoint of what is in none yet: one that is due while a large one is on its way
+    // begins later. Without checkpoints that would be the whole state.
+    job.stop(if with_checkpoints { StopMode::Graceful } else { StopMode::Now })?;
+    let after = if with_checkpoints { usage_of_this_process()? } else { after };
+    let counted = |written: &CheckpointWritten| written.batch.0 > work.filling + work.every;
+    let written: Vec<_> = driven.checkpoints.try_iter().filter(counted).collect();
     let checkpoint_bytes = written.iter().map(|checkpoint| checkpoint.bytes).sum();
-    Course { used, batches, all, after, checkpoint_bytes, checkpoints }.report(work, &before)
+    let (checkpoints, in_checkpoints) =
+        (written.len() as u64, if with_checkpoints { work.batches } else { 0 });
+    Course { used, batches, all, after, checkpoint_bytes, checkpoints, in_checkpoints }.report(work, &before)
 }
 
 /// An entry of the map by hand.
@@ -199,7 +207,8 @@ fn map(store: &Path, work: Workload) -> Outcome<()> {
     }
     let checkpoints = work.batches / work.every;
     let (all, after) = (start.elapsed(), usage_of_this_process()?);
-    Course { used, batches, all, after, checkpoint_bytes, checkpoints }.report(work, &before)
+    let in_checkpoints = checkpoints * work.every;
+    Course { used, batches, all, after, checkpoint_bytes, checkpoints, in_checkpoints }.report(work, &before)
 }
 
 fn main() -> Outcome<()> {

@@ -69,7 +69,8 @@ pub struct Settings {
     pub store: PathBuf,
     /// The time between batches. Default 1 s; at least 1 ms.
     pub batch_interval: Duration,
-    /// A checkpoint is taken after this many batches. Default 10.
+    /// A checkpoint is taken after this many batches; one that is due while a large one is still being written, after
+    /// that. Default 10.
     pub checkpoint_every_batches: u64,
     /// How many checkpoints are kept at least. Default 2, the least that survives damage to the newest.
     pub checkpoints_retained: usize,

@@ -22,6 +22,9 @@ use crate::time::{Clock, Stopwatch, WakeUp};
 /// A checkpoint begins a new epoch when the current one has a checkpoint already and is this old.
 const EPOCH_MS_MIN: u64 = 5_000;
 
+/// A checkpoint of more state than this is not waited for when the next one is due: that begins after it.
+const LARGE_BYTES: u64 = 1 << 20;
+
 /// A checkpoint on its way to the disk: the record still without its segments' places.
 pub(crate) struct CheckpointRequest {
     pub(crate) record: CheckpointRecord,
@@ -29,6 +32,8 @@ pub(crate) struct CheckpointRequest {
     pub(crate) segment: SegmentId,
     /// As they are frozen.
     pub(crate) states: Vec<Arc<OperatorState>>,
+    /// What they will take.
+    pub(crate) about_bytes: u64,
     /// The epoch in which the batches after it are planned, from this one on.
     pub(crate) plans_from: EpochId,
 }
@@ -71,6 +76,7 @@ pub(crate) struct CheckpointWriter {
     requests: Option<Sender<CheckpointRequest>>,
     outcomes: Receiver<CheckpointOutcome>,
     in_progress: bool,
+    is_large: bool,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -95,15 +101,27 @@ impl CheckpointWriter {
             }
         });
         let thread = thread.map_err(|cause| Error::io("start a thread", cause))?;
-        Ok(CheckpointWriter { requests: Some(requests), outcomes, in_progress: false, thread: Some(thread) })
+        Ok(CheckpointWriter {
+            requests: Some(requests),
+            outcomes,
+            in_progress: false,
+            is_large: false,
+            thread: Some(thread),
+        })
     }
 
     /// Begins to commit a checkpoint. The one before it must be [`finish`](Self::finish)ed.
     pub(crate) fn begin(&mut self, request: CheckpointRequest) -> Result<()> {
         let requests = self.requests.as_ref().ok_or_else(writer_is_gone)?;
+        self.is_large = request.about_bytes > LARGE_BYTES;
         requests.send(request).map_err(|_| writer_is_gone())?;
         self.in_progress = true;
         Ok(())
+    }
+
+    /// Whether the checkpoint in progress is larger than what a batch should wait for.
+    pub(crate) fn takes_long(&self) -> bool {
+        self.in_progress && self.is_large
     }
 
     /// Waits for the checkpoint in progress; returns what became of it, `None` when there was none.
@@ -175,7 +193,7 @@ impl Work {
     }
 
     fn commit(&mut self, request: CheckpointRequest) -> Result<()> {
-        let CheckpointRequest { mut record, segment, states, plans_from } = request;
+        let CheckpointRequest { mut record, segment, states, plans_from, .. } = request;
         if states.iter().any(|state| state.is_frozen()) {
             let header = SegmentHeader { store: self.setup.store, checkpoint: record.checkpoint };
             let written = self.setup.full_disk.wait_out("write a checkpoint", || {
@@ -339,15 +357,17 @@ mod tests {
             record,
             segment: SegmentId(1),
             states: vec![state.clone()],
+            about_bytes: LARGE_BYTES + 1,
             plans_from: EpochId(1),
         };
         writer.begin(request).unwrap();
         let key = key_outside(0);
         state.put(&key, Some(b"after")).unwrap();
-        assert!(writer.poll().unwrap().is_none());
+        assert!(writer.poll().unwrap().is_none() && writer.takes_long());
         drop(held);
         let outcome = writer.finish().unwrap().unwrap();
         outcome.result.unwrap();
+        assert!(!writer.takes_long());
         writer.close();
         assert!(done.seen() > seen, "nobody is told of its end");
         let length = std::fs::metadata(paths.state().join("1.segment")).unwrap().len();

@@ -42,7 +42,7 @@ impl Driver {
             progress.active = self.log.activity().since_first().unwrap_or_default();
         }
         drop(progress);
-        if self.batches_since_checkpoint >= self.settings.checkpoint_every_batches {
+        if self.batches_since_checkpoint >= self.settings.checkpoint_every_batches && self.may_checkpoint()? {
             self.checkpoint()?;
             if self.store.disk.is_in_order() {
                 self.finish_checkpoint()?;
@@ -202,11 +202,18 @@ impl Driver {
         }
     }
 
+    /// A checkpoint that is due waits for the one before; batches do not wait for a large one.
+    fn may_checkpoint(&mut self) -> Result<bool> {
+        let outcome = self.checkpoints.poll()?;
+        self.note_checkpoint(outcome)?;
+        Ok(!self.checkpoints.takes_long())
+    }
+
     /// Freezes what changed since the last checkpoint and hands it to the writer. Batches go on while it is laid out and
     /// written.
     pub(super) fn checkpoint(&mut self) -> Result<()> {
         self.finish_checkpoint()?;
-        self.states.iter().for_each(|state| state.freeze(self.next_segment.0));
+        let about_bytes = self.states.iter().map(|state| state.freeze(self.next_segment.0)).sum();
         let record = CheckpointRecord {
             checkpoint: self.next_checkpoint.0,
             batch: self.next_batch.0 - 1,
@@ -221,6 +228,7 @@ impl Driver {
             record,
             segment: self.next_segment,
             states: self.states.clone(),
+            about_bytes,
             plans_from,
         })?;
         self.next_checkpoint = self.next_checkpoint.next();

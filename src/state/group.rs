@@ -407,10 +407,11 @@ impl KeyGroup {
         Ok(())
     }
 
-    /// A checkpoint begins, which holds what changed since the one before, or all of the group. Batches may go on.
-    pub(crate) fn freeze(&mut self, whole: bool) {
-        let live = self.live();
-        self.frozen = if whole || self.rewrite {
+    /// A checkpoint begins, which holds what changed since the one before, or all of the group. Batches may go on. Returns
+    /// whether it holds all.
+    pub(crate) fn freeze(&mut self, whole: bool) -> bool {
+        let (live, whole) = (self.live(), whole || self.rewrite);
+        self.frozen = if whole {
             self.table.take_changes();
             Some(Frozen::base(live))
         } else if self.table.has_changes() {
@@ -418,6 +419,7 @@ impl KeyGroup {
         } else {
             None
         };
+        whole
     }
 
     /// Whether a checkpoint that is on its way has something to hold of the group.

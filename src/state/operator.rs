@@ -234,13 +234,21 @@ impl OperatorState {
     }
 
     /// Fixes what the checkpoint that goes into `segment` has to hold of this operator: the groups' deltas, and bases of
-    /// a few of them. From here on batches may go on, while the groups are laid out one by one.
-    pub(crate) fn freeze(&self, segment: u64) {
+    /// a few of them. From here on batches may go on, while the groups are laid out one by one. Returns about how many
+    /// bytes they take.
+    pub(crate) fn freeze(&self, segment: u64) -> u64 {
         self.tidy_up(segment);
         let groups = || (0..KEY_GROUPS).map(|group| self.group(group));
         let sizes: Vec<_> = groups().map(|group| group.size_with_delta(segment)).collect();
         let rewritten = groups_to_rewrite(&sizes, groups().map(|group| group.delta_bytes()).sum());
-        groups().enumerate().for_each(|(number, mut group)| group.freeze(rewritten.contains(&number)));
+        let freeze = |(number, mut group): (usize, MutexGuard<'_, KeyGroup>)| {
+            let (delta_bytes, base_bytes) = (group.delta_bytes(), group.live().bytes);
+            match group.freeze(rewritten.contains(&number)) {
+                true => base_bytes,
+                false => delta_bytes,
+            }
+        };
+        groups().enumerate().map(freeze).sum()
     }
 
     /// Lets go of keys that are gone, in a few groups at a time.
