@@ -219,6 +219,8 @@ pub(crate) struct Driver {
     next_block: u64,
     next_checkpoint: CheckpointId,
     next_segment: SegmentId,
+    /// The oldest segment that the next checkpoint need not do without.
+    oldest_to_keep: u64,
     batches_since_checkpoint: u64,
     /// A source holds something back: a file that is still being written.
     sources_wait: bool,

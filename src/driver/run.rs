@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::exec::panic_text;
 use crate::format::records::{CheckpointRecord, DoneRecord, OperatorChanges, TallyDelta};
 use crate::id::{BatchId, BatchTime};
-use crate::state::ChangeSums;
+use crate::state::{ChangeSums, SEGMENTS_MAX, oldest_to_keep};
 use crate::store::segments::EncodedState;
 use crate::time::Stopwatch;
 
@@ -200,7 +200,7 @@ impl Driver {
         self.finish_checkpoint()?;
         let mut encoded = EncodedState::default();
         for state in &self.states {
-            let groups = state.encode_changes(&self.executor, self.next_segment.0)?;
+            let groups = state.encode_changes(&self.executor, self.next_segment.0, self.oldest_to_keep)?;
             if !groups.is_empty() {
                 encoded.operators.push(state.encoded(groups));
             }
@@ -217,6 +217,7 @@ impl Driver {
         let mut needed: Vec<u64> = self.states.iter().flat_map(|state| state.segments()).collect();
         needed.sort_unstable();
         needed.dedup();
+        self.oldest_to_keep = oldest_to_keep(&needed, SEGMENTS_MAX);
         let plans_from = lock(&self.catalog).epoch();
         self.checkpoints.begin(CheckpointRequest {
             record,

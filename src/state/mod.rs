@@ -15,5 +15,6 @@ mod upgrade;
 pub(crate) use changes::ChangeSums;
 pub(crate) use group::{GroupChanges, KeyGroup};
 pub(crate) use operator::{KnownSchema, OperatorState, StateType, check_schemas};
+pub(crate) use policy::{SEGMENTS_MAX, oldest_to_keep};
 pub(crate) use table::StateTable;
 pub(crate) use upgrade::{Convert, Origins, Upgrade};
