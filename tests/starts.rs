@@ -110,6 +110,31 @@ fn a_second_process_on_the_store_is_refused() {
     assert!(said.contains("it was let in"), "{said}");
 }
 
+/// What a checkpoint says of the operators has to fit a record.
+#[test]
+fn a_job_with_more_state_than_a_checkpoint_can_name_is_refused_at_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = ManualClock::at(0);
+    let start = |operators: usize| {
+        let context = builder(dir.path(), &clock).checkpoint_every_batches(1).build().unwrap();
+        let (numbers, _queue) = context.queue_stream::<u64>("numbers");
+        let pairs = numbers.map(|n| (n, n));
+        for operator in 0..operators {
+            let name = format!("{operator} {}", "a long name ".repeat(20));
+            let _ = pairs.update_state_by_key(&*name, |_, seen: Option<u64>| seen);
+        }
+        context.start()
+    };
+    let error = start(400).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidGraph);
+    assert!(error.to_string().contains("the job keeps 400 states"), "{error}");
+    assert!(!dir.path().join("store").exists(), "nothing was opened");
+    let job = start(200).unwrap();
+    tick(&job, &clock);
+    job.stop(StopMode::Graceful).unwrap();
+    assert!(job.progress().checkpoints > 0);
+}
+
 /// A clock that was set back between two runs does not stall the job: times go on from the last batch.
 #[test]
 fn a_clock_that_was_set_back_does_not_stall_the_job() {

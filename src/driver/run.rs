@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::exec::panic_text;
 use crate::format::records::{CheckpointRecord, DoneRecord, OperatorChanges, TallyDelta};
 use crate::id::{BatchId, BatchTime};
-use crate::state::ChangeSums;
+use crate::state::{ChangeSums, SEGMENTS_MAX, oldest_to_keep};
 use crate::time::Stopwatch;
 
 use super::plan::{Inputs, PlannedBatch, Take};
@@ -213,7 +213,12 @@ impl Driver {
     /// written.
     pub(super) fn checkpoint(&mut self) -> Result<()> {
         self.finish_checkpoint()?;
-        let about_bytes = self.states.iter().map(|state| state.freeze(self.next_segment.0)).sum();
+        let mut needed: Vec<u64> = self.states.iter().flat_map(|state| state.segments()).collect();
+        needed.sort_unstable();
+        needed.dedup();
+        let oldest_to_keep = oldest_to_keep(&needed, SEGMENTS_MAX);
+        let segment = self.next_segment.0;
+        let about_bytes = self.states.iter().map(|state| state.freeze(segment, oldest_to_keep)).sum();
         let record = CheckpointRecord {
             checkpoint: self.next_checkpoint.0,
             batch: self.next_batch.0 - 1,

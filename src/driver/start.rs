@@ -11,15 +11,18 @@ use crate::checkpoint::recovery::{Found, read_store};
 use crate::checkpoint::writer::{CheckpointWriter, WriterSetup};
 use crate::config::Settings;
 use crate::dstream::{Input, InputKind, Job};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::exec::Executor;
-use crate::format::records::{JobRecord, PlanRecord, Record, RunRecord, StreamRef};
+use crate::format::records::{
+    CheckpointRecord, JobRecord, PlanRecord, Record, RunRecord, SegmentRef, StreamRef,
+};
 use crate::id::{BatchId, BatchTime, BlockId, EpochId};
 use crate::receive_log::{self, ReceiveLog, ReceivedBlock};
 use crate::record::schema_hash;
 use crate::sink::SinkStart;
 use crate::source::{Inlet, run_receiver};
-use crate::store::catalog::{Catalog, JOB_BYTES_MAX, remove_epoch, sync_epoch};
+use crate::state::SEGMENTS_MAX;
+use crate::store::catalog::{Catalog, JOB_BYTES_MAX, RECORD_BYTES_MAX, remove_epoch, sync_epoch};
 use crate::store::extents::{ExtentIndex, ExtentWriter, remove_extent, sync_extent};
 use crate::store::log_scan::LogContents;
 use crate::store::quarantine::move_there;
@@ -39,6 +42,12 @@ use super::{Driver, Listeners, Progress, Receivers, RecoveryReport, Shared, Stop
 /// A start that finds more epochs than this takes a checkpoint at once, so that crash loops do not pile
 /// them up.
 const EPOCHS_MAX: usize = 4;
+
+/// A checkpoint may refer to more segments than it should for a while.
+const SEGMENTS_SPARE: usize = 1_024;
+
+/// What the frame of a record takes, and a pin's name.
+const RECORD_SPARE: usize = 4 << 10;
 
 /// What a job is started with besides its description.
 pub(crate) struct Components {
@@ -61,6 +70,7 @@ pub(crate) fn start(components: Components, job: Job) -> Result<Started> {
     let Components { settings, clock, disk, listeners } = components;
     let executor = Executor::new(settings.threads, settings.task_attempts_max)?;
     let executor = Arc::new(executor.with_disk(disk.clone()));
+    refuse_too_large(&job)?;
     let store = Store::open(&settings.store, &settings.name, disk)?;
     let found = read_store(&store.paths, store.identity.store, &executor)?;
     let (plan, matches) = plan_of(&found, &settings, &job.outline());
@@ -86,6 +96,32 @@ pub(crate) fn start(components: Components, job: Job) -> Result<Started> {
     report.took = watch.elapsed();
     report.log();
     Ok(Started { shared: driver.shared.clone(), driver, report })
+}
+
+/// A job whose checkpoints would not fit a record of the catalog is refused before it has any.
+fn refuse_too_large(job: &Job) -> Result<()> {
+    let segment = SegmentRef { segment: 0, length: 0, directory_crc: 0 };
+    let operators: Vec<_> = job.states().iter().map(|state| state.describe()).collect();
+    let (count, segments) = (operators.len(), vec![segment; SEGMENTS_MAX + SEGMENTS_SPARE]);
+    let record = CheckpointRecord {
+        checkpoint: 0,
+        batch: 0,
+        time_ms: 0,
+        next_block: 0,
+        fingerprint: 0,
+        segments,
+        operators,
+    };
+    let (bytes, most) = (record.to_archive()?.len(), RECORD_BYTES_MAX - RECORD_SPARE);
+    if bytes <= most {
+        return Ok(());
+    }
+    let message = format!(
+        "the job keeps {count} states, and to name them and their types takes {} bytes too much for the record of a \
+         checkpoint: use fewer, or shorter names",
+        bytes - most
+    );
+    Err(Error::new(ErrorKind::InvalidGraph, message))
 }
 
 /// Puts the states of the checkpoint in place.

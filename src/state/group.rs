@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::Result;
 use crate::format::segment::Entry;
@@ -58,6 +59,8 @@ pub(crate) struct GroupChanges {
     touched: Vec<u32>,
     ends: Vec<u32>,
     values: Vec<u8>,
+    /// They are in the group's sums: a task that is tried again applies them again and must not count them twice.
+    are_counted: AtomicBool,
 }
 
 const REMOVED: u32 = 1 << 31;
@@ -294,11 +297,15 @@ impl KeyGroup {
         &self.table
     }
 
-    /// Applies a batch's changes.
+    /// Applies a batch's changes. Again is as once.
     pub(crate) fn apply(&mut self, changes: &GroupChanges) {
-        self.has_sums |= !changes.touched.is_empty();
+        // The lock of the group orders the attempts.
+        let counts = !changes.are_counted.swap(true, Ordering::Relaxed);
+        self.has_sums |= counts && !changes.touched.is_empty();
         for (at, value) in changes.iter() {
-            self.sums.add(self.table.hash(at), value);
+            if counts {
+                self.sums.add(self.table.hash(at), value);
+            }
             if !self.cold.is_empty() {
                 self.resize(at, value);
             }
@@ -375,13 +382,15 @@ impl KeyGroup {
     }
 
     /// The size that the policy decides on, with the delta that is due in `segment`.
-    pub(crate) fn size_with_delta(&self, segment: u64) -> GroupSize {
+    pub(crate) fn size_with_delta(&self, segment: u64, oldest_to_keep: u64) -> GroupSize {
         let chain_bytes: u64 = self.chain.iter().map(|(_, bytes)| bytes).sum();
+        let oldest = self.segments().min();
         GroupSize {
             chain_parts: self.chain.len() + usize::from(self.table.has_changes()),
             chain_bytes: chain_bytes + self.delta_bytes(),
             live_bytes: self.live().bytes,
-            age: self.segments().min().map_or(0, |oldest| segment.saturating_sub(oldest)),
+            age: oldest.map_or(0, |oldest| segment.saturating_sub(oldest)),
+            is_pressed: oldest.is_some_and(|oldest| oldest < oldest_to_keep),
         }
     }
 

@@ -20,5 +20,6 @@ pub(crate) use changes::ChangeSums;
 pub(crate) use group::{GroupChanges, KeyGroup};
 pub(crate) use memory::StateMemory;
 pub(crate) use operator::{KnownSchema, OperatorState, StateType, check_schemas};
+pub(crate) use policy::{SEGMENTS_MAX, oldest_to_keep};
 pub(crate) use table::StateTable;
 pub(crate) use upgrade::{Convert, Origins, Upgrade};

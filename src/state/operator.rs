@@ -234,12 +234,12 @@ impl OperatorState {
     }
 
     /// Fixes what the checkpoint that goes into `segment` has to hold of this operator: the groups' deltas, and bases of
-    /// a few of them. From here on batches may go on, while the groups are laid out one by one. Returns about how many
-    /// bytes they take.
-    pub(crate) fn freeze(&self, segment: u64) -> u64 {
+    /// a few of them, first of those that need segments older than `oldest_to_keep`. From here on batches may go on, while
+    /// the groups are laid out one by one. Returns about how many bytes they take.
+    pub(crate) fn freeze(&self, segment: u64, oldest_to_keep: u64) -> u64 {
         self.tidy_up(segment);
         let groups = || (0..KEY_GROUPS).map(|group| self.group(group));
-        let sizes: Vec<_> = groups().map(|group| group.size_with_delta(segment)).collect();
+        let sizes: Vec<_> = groups().map(|group| group.size_with_delta(segment, oldest_to_keep)).collect();
         let rewritten = groups_to_rewrite(&sizes, groups().map(|group| group.delta_bytes()).sum());
         let freeze = |(number, mut group): (usize, MutexGuard<'_, KeyGroup>)| {
             let (delta_bytes, base_bytes) = (group.delta_bytes(), group.live().bytes);
@@ -282,8 +282,13 @@ impl OperatorState {
 
     /// What a checkpoint into `segment` has to hold, at once.
     #[cfg(test)]
-    pub(crate) fn encode_changes(&self, executor: &Executor, segment: u64) -> Result<Vec<EncodedGroup>> {
-        self.freeze(segment);
+    pub(crate) fn encode_changes(
+        &self,
+        executor: &Executor,
+        segment: u64,
+        oldest_to_keep: u64,
+    ) -> Result<Vec<EncodedGroup>> {
+        self.freeze(segment, oldest_to_keep);
         let encoded = executor.run_stage("encode", KEY_GROUPS, |_, group| self.encode_frozen(group))?;
         let bytes = |group: &Option<EncodedGroup>| group.as_ref().map_or(0, EncodedGroup::bytes);
         self.thaw(segment, &encoded.iter().map(bytes).collect::<Vec<_>>());
@@ -407,9 +412,12 @@ fn checked_parts_of(name: &str, segments: &[Arc<Segment>], schema: u64) -> Resul
 mod tests {
     use super::*;
     use crate::format::records::SegmentHeader;
+    use crate::state::GroupChanges;
+    use crate::state::policy::oldest_to_keep;
     use crate::store::segments::{EncodedState, write_segment};
     use crate::store::{Disk, StorePaths};
     use proptest::prelude::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -436,7 +444,7 @@ mod tests {
             for key in (0..200).map(|key| checkpoint * 1_000 + key) {
                 state.group(3).touch(key, &key.to_le_bytes()).unwrap();
             }
-            assert!(state.encode_changes(&executor, checkpoint).unwrap().is_empty());
+            assert!(state.encode_changes(&executor, checkpoint, 0).unwrap().is_empty());
             assert_eq!(state.group(3).table().len(), 0);
         }
     }
@@ -483,7 +491,7 @@ mod tests {
             for (number, (before, meanwhile, restart)) in rounds.into_iter().enumerate() {
                 change(&state, &mut model, before);
                 let segment = number as u64 + 1;
-                state.freeze(segment);
+                state.freeze(segment, 0);
                 let frozen = model.clone();
                 let is_clean = meanwhile.is_empty();
                 change(&state, &mut model, meanwhile);
@@ -548,10 +556,74 @@ mod tests {
                 let hash = hash_of(&key);
                 state.group(group_of(hash)).touch(hash, &key).unwrap();
             }
-            assert!(state.encode_changes(&executor, round + 1).unwrap().is_empty());
+            assert!(state.encode_changes(&executor, round + 1, 0).unwrap().is_empty());
         }
         let keys: usize = (0..KEY_GROUPS).map(|group| state.group(group).table().len()).sum();
         assert!(keys < 40_000, "{keys} of 100,000 keys are still there");
+    }
+
+    /// One key is changed between checkpoints, of a state whose groups are too large to be rewritten all the time: each
+    /// checkpoint writes a segment of its own, and what a checkpoint refers to stays bounded all the same.
+    #[test]
+    fn few_changes_to_much_state_do_not_need_ever_more_segments() {
+        let executor = Executor::new(1, 1).unwrap();
+        let run = |most: usize| {
+            let state = operator();
+            let keys: Vec<[u8; 8]> = (0..2_000u64).map(u64::to_be_bytes).collect();
+            keys.iter().for_each(|key| state.put(key, Some(&[7; 1_500])).unwrap());
+            let (mut needed, mut written) = (Vec::new(), 0);
+            for segment in 1..=800u64 {
+                state.put(&keys[segment as usize % keys.len()], Some(b"changed")).unwrap();
+                let oldest = oldest_to_keep(&needed, most);
+                let groups = state.encode_changes(&executor, segment, oldest).unwrap();
+                written += groups.iter().map(EncodedGroup::bytes).sum::<u64>();
+                needed = state.segments();
+                needed.sort_unstable();
+                needed.dedup();
+            }
+            (needed.len(), written)
+        };
+        let (unbounded, least) = run(usize::MAX);
+        assert!(unbounded > 400, "{unbounded} segments: the state is not what it should be");
+        let (bounded, written) = run(100);
+        assert!(bounded <= 110, "{bounded} segments");
+        assert!(written < 8 * least, "{written} bytes instead of {least}");
+    }
+
+    /// A task that fails after some of its groups is tried again, and applies their changes again.
+    #[test]
+    fn what_is_applied_again_is_counted_once() {
+        let key = |group: usize| {
+            let keys = (0u64..).map(u64::to_be_bytes);
+            keys.into_iter().find(|key| group_of(hash_of(key)) == group).unwrap()
+        };
+        let run = |fails: bool| {
+            let (executor, state) = (Executor::new(2, 3).unwrap(), operator());
+            let changes: Vec<GroupChanges> = (0..4)
+                .map(|group| {
+                    let mut changes = GroupChanges::default();
+                    let at = state.group(group).touch(hash_of(&key(group)), &key(group)).unwrap();
+                    changes.push(at, Some(b"value"));
+                    changes
+                })
+                .collect();
+            let attempts = AtomicUsize::new(0);
+            let applied = executor.run_stage("apply", 1, |_, _| {
+                for (group, changes) in changes.iter().enumerate() {
+                    if group == 2 && fails && attempts.fetch_add(1, Ordering::SeqCst) == 0 {
+                        panic!("once");
+                    }
+                    state.group(group).apply(changes);
+                }
+                Ok(())
+            });
+            applied.unwrap();
+            assert_eq!(attempts.into_inner(), if fails { 2 } else { 0 });
+            (state.take_changes(), state.take_changes(), contents(&state))
+        };
+        let undisturbed = run(false);
+        assert_ne!(undisturbed.0, ChangeSums::default());
+        assert_eq!(run(true), undisturbed);
     }
 
     #[test]
@@ -567,7 +639,7 @@ mod tests {
                 }
             }
             written =
-                state.encode_changes(&executor, round + 1).unwrap().iter().map(EncodedGroup::bytes).sum();
+                state.encode_changes(&executor, round + 1, 0).unwrap().iter().map(EncodedGroup::bytes).sum();
         }
         assert_eq!(state.live_keys(), 500);
         let memory: usize = (0..KEY_GROUPS).map(|group| state.group(group).table().memory_bytes()).sum();

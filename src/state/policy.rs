@@ -17,6 +17,11 @@ const AGE_MAX: u64 = 8;
 /// What counts as small: all groups of an operator together then take 1 MiB in as many checkpoints.
 const SMALL_BYTES: u64 = 4 << 10;
 
+/// So many segments a checkpoint refers to, and a few more for as long as groups that need the oldest are rewritten. Each
+/// is a file, and takes room in the checkpoint's record, which has a limit. Without this one, a state that few keys of
+/// are changed between checkpoints would come to as many as its groups have parts.
+pub(crate) const SEGMENTS_MAX: usize = 2_048;
+
 /// Bases may always take this much of a checkpoint, so that small state stays compact.
 const BASE_BYTES_MIN: u64 = 1 << 20;
 
@@ -28,6 +33,8 @@ pub(crate) struct GroupSize {
     pub(crate) live_bytes: u64,
     /// How many segments back its chain begins.
     pub(crate) age: u64,
+    /// Its chain begins in a segment that is one too many.
+    pub(crate) is_pressed: bool,
 }
 
 impl GroupSize {
@@ -41,14 +48,23 @@ impl GroupSize {
     }
 }
 
+/// The oldest segment that may stay when `needed`, ascending, are those that a checkpoint refers to: at most `most`.
+pub(crate) fn oldest_to_keep(needed: &[u64], most: usize) -> u64 {
+    needed.len().checked_sub(most).and_then(|beyond| needed.get(beyond)).copied().unwrap_or(0)
+}
+
 /// Which of `groups` to rewrite as bases when their deltas take `delta_bytes`.
 pub(crate) fn groups_to_rewrite(groups: &[GroupSize], delta_bytes: u64) -> Vec<usize> {
     let mut worth: Vec<usize> = (0..groups.len())
-        .filter(|&group| groups[group].is_wasteful() || groups[group].keeps_a_segment())
+        .filter(|&group| {
+            let size = groups[group];
+            size.is_pressed || size.is_wasteful() || size.keeps_a_segment()
+        })
         .collect();
     worth.sort_by_key(|&group| {
         let size = groups[group];
-        (std::cmp::Reverse(size.chain_bytes.saturating_sub(size.live_bytes)), group)
+        let gain = size.chain_bytes.saturating_sub(size.live_bytes);
+        (std::cmp::Reverse((size.is_pressed, gain)), group)
     });
     let mut budget = BASE_BYTES_MIN.max(delta_bytes / 2);
     let worst = worth.first().copied();
@@ -68,7 +84,14 @@ mod tests {
     use super::*;
 
     fn size(chain_parts: usize, chain_bytes: u64, live_bytes: u64) -> GroupSize {
-        GroupSize { chain_parts, chain_bytes, live_bytes, age: 1 }
+        GroupSize { chain_parts, chain_bytes, live_bytes, age: 1, is_pressed: false }
+    }
+
+    #[test]
+    fn as_many_segments_stay_as_may() {
+        assert_eq!(oldest_to_keep(&[3, 5, 9], 3), 3);
+        assert_eq!(oldest_to_keep(&[3, 5, 9], 2), 5);
+        assert_eq!((oldest_to_keep(&[3, 5, 9], 4), oldest_to_keep(&[], 0)), (0, 0));
     }
 
     #[test]
