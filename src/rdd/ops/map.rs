@@ -9,10 +9,6 @@ impl<T: Record> Rdd<T> {
     /// # Ok(()) });
     /// ```
     pub fn map<U: Record>(&self, each: impl Fn(T) -> U + Send + Sync + 'static) -> Rdd<U> {
-        self.by_chunk("map", move |chunk, out| {
-            for record in chunk.drain(..) {
-                out.emit(each(record));
-            }
-        })
+        self.one_to_one("map", move |records, made| made.extend(records.map(&each)))
     }
 }
