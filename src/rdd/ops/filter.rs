@@ -82,13 +82,14 @@ impl<T: Record> Rdd<T> {
     /// assert_eq!(lines.filter(|line| line.as_bytes().starts_with(b"error")).count()?, 1);
     /// # Ok(()) });
     /// ```
+    #[allow(clippy::redundant_closure, reason = "a reference to the closure is called, a closure inlined")]
     pub fn filter(&self, keep: impl Fn(&T) -> bool + Send + Sync + 'static) -> Rdd<T> {
         let keep = Arc::new(keep);
         let by_key: Arc<Predicate<T>> = keep.clone();
         if let Some(node) = self.node.filtered(&self.executor, &by_key) {
             return Rdd { node, executor: self.executor.clone() };
         }
-        self.in_place("filter", move |chunk| retain(chunk, &*keep))
+        self.in_place("filter", move |chunk| retain(chunk, |record| keep(record)))
     }
 }
 
@@ -97,6 +98,7 @@ const MOVED_BYTES_MAX: usize = 32;
 
 /// As [`Vec::retain`], which is kept for large records. Small ones are moved whether they are kept or not, so that
 /// there is no branch.
+#[inline]
 fn retain<T>(records: &mut Vec<T>, keep: impl Fn(&T) -> bool) {
     if size_of::<T>() > MOVED_BYTES_MAX {
         return records.retain(keep);
