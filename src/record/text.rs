@@ -40,7 +40,10 @@ impl Text {
     /// When the range is not within the block or the block is larger than 4 GiB.
     #[inline]
     pub(crate) fn slice_of(block: &Arc<Vec<u8>>, start: usize, end: usize) -> Self {
-        Text::inline(block, start, end).unwrap_or_else(|| Text::shared(block, start, end))
+        match Text::inline(block, start, end) {
+            Some(text) => text,
+            None => Text::shared(block, start, end),
+        }
     }
 
     fn shared(block: &Arc<Vec<u8>>, start: usize, end: usize) -> Self {
@@ -56,17 +59,18 @@ impl Text {
         if len > INLINE_BYTES_MAX {
             return None;
         }
-        let mut bytes = [0; INLINE_BYTES_MAX];
-        match block.get(start..).and_then(|rest| rest.first_chunk::<INLINE_BYTES_MAX>()) {
+        if let Some(near) = block.get(start..).and_then(|rest| rest.first_chunk::<INLINE_BYTES_MAX>()) {
             // As many as there is room for, because that many need no loop; what is after `len` is never looked at.
-            // In parts that fit registers, or they would go through memory once more.
-            Some(near) => {
-                bytes[..8].copy_from_slice(&near[..8]);
-                bytes[8..16].copy_from_slice(&near[8..16]);
-                bytes[16..].copy_from_slice(&near[16..]);
-            }
-            None => bytes[..len].copy_from_slice(&block[start..end]),
+            // In parts that fit registers, and in an array that no other path shares: on a detour through memory a load
+            // waits for the stores of its parts, which costs more than all the rest.
+            let mut bytes = [0; INLINE_BYTES_MAX];
+            bytes[..8].copy_from_slice(&near[..8]);
+            bytes[8..16].copy_from_slice(&near[8..16]);
+            bytes[16..].copy_from_slice(&near[16..]);
+            return Some(Text(Repr::Inline { len: len as u8, bytes }));
         }
+        let mut bytes = [0; INLINE_BYTES_MAX];
+        bytes[..len].copy_from_slice(&block[start..end]);
         Some(Text(Repr::Inline { len: len as u8, bytes }))
     }
 
@@ -136,10 +140,18 @@ impl Text {
     /// What is from `start` to `end` of the bytes that it is part of.
     #[inline]
     pub(super) fn cut(&self, block: &[u8], start: usize, end: usize) -> Self {
-        Text::inline(block, start, end).unwrap_or_else(|| match &self.0 {
+        match Text::inline(block, start, end) {
+            Some(text) => text,
+            None => self.cut_long(block, start, end),
+        }
+    }
+
+    #[inline(never)]
+    fn cut_long(&self, block: &[u8], start: usize, end: usize) -> Self {
+        match &self.0 {
             Repr::Shared { block, .. } => Text::shared(block, start, end),
             Repr::Inline { .. } => Text::from(&block[start..end]),
-        })
+        }
     }
 
     /// The same text in memory of its own, so that it no longer keeps its block.
