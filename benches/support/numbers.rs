@@ -49,7 +49,7 @@ struct NumberReader;
 
 impl RangeReader<u64> for NumberReader {
     fn read(&self, range: &SourceRange, out: &mut Emitter<'_, u64>) -> millpond::Result<u64> {
-        (range.start..range.end).for_each(|number| out.emit(number));
+        out.emit_all(range.start..range.end);
         Ok(range.end - range.start)
     }
 }

@@ -320,8 +320,7 @@ impl<T: Record, U: Record> FallibleRdd<T, U> {
                     let message = format!("{operation} of record {position}: {error}");
                     return Err(Error::new(ErrorKind::UserCode, message));
                 }
-                tried.good.drain(..).for_each(|record| out.emit(record));
-                out.check()
+                out.pass_on(&mut tried.good)
             })
         })
     }

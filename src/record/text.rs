@@ -5,6 +5,8 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use crate::record::words::Words;
+
 /// Text of at most this many bytes is kept inline, without an allocation or a reference.
 const INLINE_BYTES_MAX: usize = 22;
 
@@ -38,24 +40,38 @@ impl Text {
     /// When the range is not within the block or the block is larger than 4 GiB.
     #[inline]
     pub(crate) fn slice_of(block: &Arc<Vec<u8>>, start: usize, end: usize) -> Self {
-        match Text::inline(&block[start..end]) {
+        match Text::inline(block, start, end) {
             Some(text) => text,
-            None => {
-                assert!(block.len() <= u32::MAX as usize, "a block is at most 4 GiB");
-                let (start, len) = (start as u32, (end - start) as u32);
-                Text(Repr::Shared { block: block.clone(), start, len })
-            }
+            None => Text::shared(block, start, end),
         }
     }
 
+    fn shared(block: &Arc<Vec<u8>>, start: usize, end: usize) -> Self {
+        assert!(start <= end && end <= block.len(), "slice of a block out of range");
+        assert!(block.len() <= u32::MAX as usize, "a block is at most 4 GiB");
+        Text(Repr::Shared { block: block.clone(), start: start as u32, len: (end - start) as u32 })
+    }
+
+    /// The bytes from `start` to `end` of `block` if they are short.
     #[inline]
-    fn inline(bytes: &[u8]) -> Option<Self> {
-        if bytes.len() > INLINE_BYTES_MAX {
+    fn inline(block: &[u8], start: usize, end: usize) -> Option<Self> {
+        let len = end - start;
+        if len > INLINE_BYTES_MAX {
             return None;
         }
-        let mut inline = [0; INLINE_BYTES_MAX];
-        inline[..bytes.len()].copy_from_slice(bytes);
-        Some(Text(Repr::Inline { len: bytes.len() as u8, bytes: inline }))
+        if let Some(near) = block.get(start..).and_then(|rest| rest.first_chunk::<INLINE_BYTES_MAX>()) {
+            // As many as there is room for, because that many need no loop; what is after `len` is never looked at.
+            // In parts that fit registers, and in an array that no other path shares: on a detour through memory a load
+            // waits for the stores of its parts, which costs more than all the rest.
+            let mut bytes = [0; INLINE_BYTES_MAX];
+            bytes[..8].copy_from_slice(&near[..8]);
+            bytes[8..16].copy_from_slice(&near[8..16]);
+            bytes[16..].copy_from_slice(&near[16..]);
+            return Some(Text(Repr::Inline { len: len as u8, bytes }));
+        }
+        let mut bytes = [0; INLINE_BYTES_MAX];
+        bytes[..len].copy_from_slice(&block[start..end]);
+        Some(Text(Repr::Inline { len: len as u8, bytes }))
     }
 
     /// The bytes.
@@ -70,7 +86,10 @@ impl Text {
     /// The number of bytes.
     #[inline]
     pub fn len(&self) -> usize {
-        self.as_bytes().len()
+        match &self.0 {
+            Repr::Inline { len, .. } => usize::from(*len),
+            Repr::Shared { len, .. } => *len as usize,
+        }
     }
 
     /// Whether there are no bytes.
@@ -91,7 +110,8 @@ impl Text {
     /// Each is inline or a slice of the same block: nothing is allocated.
     #[inline]
     pub fn words(&self) -> Words<'_> {
-        Words { text: self, at: 0 }
+        let (block, start, end) = self.place();
+        Words::new(self, block, start, end)
     }
 
     /// The part from `start` to `end`, sharing the block unless it is short.
@@ -100,17 +120,37 @@ impl Text {
     /// When the range is not within the text.
     #[inline]
     pub fn slice(&self, start: usize, end: usize) -> Self {
+        assert!(end <= self.len(), "slice of text out of range");
+        let (block, from, _) = self.place();
+        self.cut(block, from + start, from + end)
+    }
+
+    /// The bytes that it is part of, and from where to where.
+    #[inline]
+    fn place(&self) -> (&[u8], usize, usize) {
         match &self.0 {
-            Repr::Inline { len, bytes } => {
-                let bytes = &bytes[..usize::from(*len)][start..end];
-                let mut inline = [0; INLINE_BYTES_MAX];
-                inline[..bytes.len()].copy_from_slice(bytes);
-                Text(Repr::Inline { len: bytes.len() as u8, bytes: inline })
+            Repr::Inline { len, bytes } => (bytes, 0, usize::from(*len)),
+            Repr::Shared { block, start, len } => {
+                let start = *start as usize;
+                (block, start, start + *len as usize)
             }
-            Repr::Shared { block, start: from, len } => {
-                assert!(end <= *len as usize, "slice of text out of range");
-                Text::slice_of(block, *from as usize + start, *from as usize + end)
-            }
+        }
+    }
+
+    /// What is from `start` to `end` of the bytes that it is part of.
+    #[inline]
+    pub(super) fn cut(&self, block: &[u8], start: usize, end: usize) -> Self {
+        match Text::inline(block, start, end) {
+            Some(text) => text,
+            None => self.cut_long(block, start, end),
+        }
+    }
+
+    #[inline(never)]
+    fn cut_long(&self, block: &[u8], start: usize, end: usize) -> Self {
+        match &self.0 {
+            Repr::Shared { block, .. } => Text::shared(block, start, end),
+            Repr::Inline { .. } => Text::from(&block[start..end]),
         }
     }
 
@@ -121,35 +161,10 @@ impl Text {
     }
 }
 
-#[inline]
-fn is_space(byte: u8) -> bool {
-    byte == b' ' || byte.wrapping_sub(b'\t') < 5
-}
-
-/// The words of a [`Text`], in order; see [`Text::words`].
-#[derive(Clone, Debug)]
-pub struct Words<'a> {
-    text: &'a Text,
-    at: usize,
-}
-
-impl Iterator for Words<'_> {
-    type Item = Text;
-
-    #[inline]
-    fn next(&mut self) -> Option<Text> {
-        let bytes = self.text.as_bytes();
-        let start = self.at + bytes.get(self.at..)?.iter().position(|&byte| !is_space(byte))?;
-        let length = bytes[start..].iter().position(|&byte| is_space(byte));
-        let end = length.map_or(bytes.len(), |length| start + length);
-        self.at = end;
-        Some(self.text.slice(start, end))
-    }
-}
-
 impl From<&[u8]> for Text {
     fn from(bytes: &[u8]) -> Self {
-        Text::inline(bytes).unwrap_or_else(|| Text::slice_of(&Arc::new(bytes.to_vec()), 0, bytes.len()))
+        Text::inline(bytes, 0, bytes.len())
+            .unwrap_or_else(|| Text::shared(&Arc::new(bytes.to_vec()), 0, bytes.len()))
     }
 }
 

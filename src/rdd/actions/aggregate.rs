@@ -19,6 +19,7 @@ impl<T: Record> Rdd<T> {
     ///
     /// # Errors
     /// When a task failed on every attempt.
+    #[allow(clippy::redundant_closure, reason = "a reference to the closure is called, a closure inlined")]
     pub fn aggregate<A: Clone + Send + Sync>(
         &self,
         zero: A,
@@ -28,7 +29,8 @@ impl<T: Record> Rdd<T> {
         let parts = self.run("aggregate", |_, compute| {
             let mut total = Some(zero.clone());
             compute(&mut |chunk| {
-                total = total.take().map(|total| chunk.drain(..).fold(total, &add));
+                total =
+                    total.take().map(|total| chunk.drain(..).fold(total, |total, record| add(total, record)));
                 Ok(())
             })?;
             Ok(total)
@@ -46,7 +48,8 @@ impl<T: Record> Rdd<T> {
     ///
     /// # Errors
     /// When a task failed on every attempt.
+    #[allow(clippy::redundant_closure, reason = "a reference to the closure is called, a closure inlined")]
     pub fn fold(&self, zero: T, merge: impl Fn(T, T) -> T + Send + Sync) -> Result<T> {
-        self.aggregate(zero, &merge, &merge)
+        self.aggregate(zero, |a, b| merge(a, b), |a, b| merge(a, b))
     }
 }

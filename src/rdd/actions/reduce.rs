@@ -7,11 +7,12 @@ impl<T: Record> Rdd<T> {
     ///
     /// # Errors
     /// When a task failed on every attempt.
+    #[allow(clippy::redundant_closure, reason = "a reference to the closure is called, a closure inlined")]
     pub fn reduce(&self, merge: impl Fn(T, T) -> T + Send + Sync) -> Result<Option<T>> {
         let parts = self.run("reduce", |_, compute| {
             let mut merged = None;
             compute(&mut |chunk| {
-                merged = merged.take().into_iter().chain(chunk.drain(..)).reduce(&merge);
+                merged = merged.take().into_iter().chain(chunk.drain(..)).reduce(|a, b| merge(a, b));
                 Ok(())
             })?;
             Ok(merged)

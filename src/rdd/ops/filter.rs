@@ -82,18 +82,53 @@ impl<T: Record> Rdd<T> {
     /// assert_eq!(lines.filter(|line| line.as_bytes().starts_with(b"error")).count()?, 1);
     /// # Ok(()) });
     /// ```
+    #[allow(clippy::redundant_closure, reason = "a reference to the closure is called, a closure inlined")]
     pub fn filter(&self, keep: impl Fn(&T) -> bool + Send + Sync + 'static) -> Rdd<T> {
         let keep = Arc::new(keep);
         let by_key: Arc<Predicate<T>> = keep.clone();
         if let Some(node) = self.node.filtered(&self.executor, &by_key) {
             return Rdd { node, executor: self.executor.clone() };
         }
-        self.by_chunk("filter", move |chunk, out| {
-            for record in chunk.drain(..) {
-                if keep(&record) {
-                    out.emit(record);
-                }
-            }
-        })
+        self.in_place("filter", move |chunk| retain(chunk, |record| keep(record)))
+    }
+}
+
+/// Records of up to this many bytes are cheaper to move than a branch is that cannot be foretold.
+const MOVED_BYTES_MAX: usize = 32;
+
+/// As [`Vec::retain`], which is kept for large records. Small ones are moved whether they are kept or not, so that
+/// there is no branch.
+#[inline]
+fn retain<T>(records: &mut Vec<T>, keep: impl Fn(&T) -> bool) {
+    if size_of::<T>() > MOVED_BYTES_MAX {
+        return records.retain(keep);
+    }
+    let mut kept = 0;
+    for at in 0..records.len() {
+        let keeps = keep(&records[at]);
+        records.swap(kept, at);
+        kept += usize::from(keeps);
+    }
+    records.truncate(kept);
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::retain;
+
+    proptest! {
+        #[test]
+        fn what_is_kept_stays_in_order(records in prop::collection::vec(any::<u16>(), 0..100), mask in any::<u16>()) {
+            let keep = |record: u16| record & mask & 3 == 0;
+            let expected: Vec<u16> = records.iter().copied().filter(|record| keep(*record)).collect();
+            let mut small: Vec<Box<u16>> = records.iter().copied().map(Box::new).collect();
+            retain(&mut small, |record| keep(**record));
+            prop_assert!(small.iter().map(|record| **record).eq(expected.iter().copied()));
+            let mut large: Vec<[u16; 20]> = records.iter().map(|record| [*record; 20]).collect();
+            retain(&mut large, |record| keep(record[0]));
+            prop_assert!(large.iter().map(|record| record[0]).eq(expected.iter().copied()));
+        }
     }
 }

@@ -9,10 +9,8 @@ impl<T: Record> Rdd<T> {
     /// # Ok(()) });
     /// ```
     pub fn key_by<K: Record>(&self, key_of: impl Fn(&T) -> K + Send + Sync + 'static) -> Rdd<(K, T)> {
-        self.by_chunk("key_by", move |chunk, out| {
-            for record in chunk.drain(..) {
-                out.emit((key_of(&record), record));
-            }
+        self.one_to_one("key_by", move |records, made| {
+            made.extend(records.map(|record| (key_of(&record), record)));
         })
     }
 }

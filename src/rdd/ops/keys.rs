@@ -9,6 +9,6 @@ impl<K: Record, V: Record> Rdd<(K, V)> {
     /// # Ok(()) });
     /// ```
     pub fn keys(&self) -> Rdd<K> {
-        self.by_chunk("keys", |chunk, out| chunk.drain(..).for_each(|(key, _)| out.emit(key)))
+        self.one_to_one("keys", |pairs, made| made.extend(pairs.map(|(key, _)| key)))
     }
 }

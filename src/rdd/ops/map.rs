@@ -8,11 +8,8 @@ impl<T: Record> Rdd<T> {
     /// assert_eq!(lines.map(|line| line.len()).collect()?, [1, 3]);
     /// # Ok(()) });
     /// ```
+    #[allow(clippy::redundant_closure, reason = "a reference to the closure is called, a closure inlined")]
     pub fn map<U: Record>(&self, each: impl Fn(T) -> U + Send + Sync + 'static) -> Rdd<U> {
-        self.by_chunk("map", move |chunk, out| {
-            for record in chunk.drain(..) {
-                out.emit(each(record));
-            }
-        })
+        self.one_to_one("map", move |records, made| made.extend(records.map(|record| each(record))))
     }
 }

@@ -25,10 +25,8 @@ impl<K: Key, V: Data> Rdd<(K, V)> {
         each: impl Fn(V) -> W + Send + Sync + 'static,
     ) -> Rdd<(K, W)> {
         let Some(parent) = self.partitioned() else {
-            return self.by_chunk(operation, move |chunk, out| {
-                for (key, value) in chunk.drain(..) {
-                    out.emit((key, each(value)));
-                }
+            return self.one_to_one(operation, move |pairs, made| {
+                made.extend(pairs.map(|(key, value)| (key, each(value))));
             });
         };
         let info = NodeInfo::new(&self.executor, operation, self.partitions());

@@ -9,6 +9,6 @@ impl<K: Record, V: Record> Rdd<(K, V)> {
     /// # Ok(()) });
     /// ```
     pub fn values(&self) -> Rdd<V> {
-        self.by_chunk("values", |chunk, out| chunk.drain(..).for_each(|(_, value)| out.emit(value)))
+        self.one_to_one("values", |pairs, made| made.extend(pairs.map(|(_, value)| value)))
     }
 }

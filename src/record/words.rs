@@ -1,0 +1,157 @@
+//! The words of a text, found 64 bytes at a time.
+
+use std::fmt;
+
+use crate::record::text::Text;
+
+/// So many bytes are looked at together: one for each bit of a [`u64`].
+const WINDOW_BYTES: usize = 64;
+
+/// The words of a [`Text`], in order; see [`Text::words`].
+#[derive(Clone)]
+pub struct Words<'a> {
+    text: &'a Text,
+    /// What the text is cut from. It may go on after the text, which saves copies of short rests.
+    block: &'a [u8],
+    /// Where the window begins in the block.
+    window: usize,
+    /// Where the text ends in the block.
+    end: usize,
+    /// The bytes of the window that no word is left in: its lowest bit stands for its first byte.
+    spaces: u64,
+}
+
+impl fmt::Debug for Words<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Words(of {:?})", self.text)
+    }
+}
+
+impl<'a> Words<'a> {
+    /// Of a text that is `block` from `start` to `end`.
+    #[inline]
+    pub(super) fn new(text: &'a Text, block: &'a [u8], start: usize, end: usize) -> Self {
+        Words { text, block, window: start, end, spaces: spaces_from(block, start, end) }
+    }
+
+    /// Goes on to the next window, if the text does.
+    #[inline]
+    fn advance(&mut self) -> bool {
+        if self.end - self.window <= WINDOW_BYTES {
+            return false;
+        }
+        self.window += WINDOW_BYTES;
+        self.spaces = spaces_from(self.block, self.window, self.end);
+        true
+    }
+}
+
+impl Iterator for Words<'_> {
+    type Item = Text;
+
+    #[inline]
+    fn next(&mut self) -> Option<Text> {
+        while self.spaces == u64::MAX {
+            if !self.advance() {
+                return None;
+            }
+        }
+        let first = self.spaces.trailing_ones();
+        let start = self.window + first as usize;
+        let mut after = self.spaces & (u64::MAX << first);
+        while after == 0 {
+            if !self.advance() {
+                self.spaces = u64::MAX;
+                return Some(self.text.cut(self.block, start, self.end));
+            }
+            after = self.spaces;
+        }
+        let end = after.trailing_zeros();
+        self.spaces |= (1 << end) - 1;
+        Some(self.text.cut(self.block, start, self.window + end as usize))
+    }
+}
+
+/// The spaces among the 64 bytes from `start` on, of which those from `end` on count as such.
+#[inline]
+fn spaces_from(block: &[u8], start: usize, end: usize) -> u64 {
+    let left = end - start;
+    let beyond = if left < WINDOW_BYTES { u64::MAX << left } else { 0 };
+    match block.get(start..).and_then(|rest| rest.first_chunk()) {
+        Some(window) => spaces_of(window) | beyond,
+        None => spaces_of_rest(&block[start..end]),
+    }
+}
+
+/// Of fewer bytes than a window has.
+#[inline(never)]
+fn spaces_of_rest(rest: &[u8]) -> u64 {
+    let mut window = [b' '; WINDOW_BYTES];
+    window[..rest.len()].copy_from_slice(rest);
+    spaces_of(&window)
+}
+
+/// A bit for each byte: whether it is one of the six ASCII spaces.
+#[inline]
+fn spaces_of(window: &[u8; WINDOW_BYTES]) -> u64 {
+    // Eight by eight, each in its own bit of a byte: a loop that the compiler does with vectors.
+    let mut bits = [0; WINDOW_BYTES];
+    for (at, (bit, byte)) in bits.iter_mut().zip(window).enumerate() {
+        let is_space = (*byte == b' ') | (byte.wrapping_sub(b'\t') < 5);
+        *bit = if is_space { 1 << (at % 8) } else { 0 };
+    }
+    let (eights, _) = bits.as_chunks();
+    // The highest byte of the product is the sum of all eight, which have no bit in common.
+    let side_by_side = |eight: &[u8; 8]| u64::from_le_bytes(*eight).wrapping_mul(0x0101_0101_0101_0101) >> 56;
+    eights.iter().rev().fold(0, |spaces, eight| spaces << 8 | side_by_side(eight))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn is_space(byte: &u8) -> bool {
+        b" \t\n\x0b\x0c\r".contains(byte)
+    }
+
+    /// Spaces and what is next to them, and anything.
+    fn bytes() -> impl Strategy<Value = u8> {
+        prop_oneof![prop::sample::select(b" \t\r\x08\x0e\x1f!\x80\x89\xa0ab".to_vec()), any::<u8>()]
+    }
+
+    #[test]
+    fn every_byte_is_classed_in_every_place() {
+        for byte in 0..=u8::MAX {
+            for (at, around) in (0..WINDOW_BYTES).flat_map(|at| [(at, b'x'), (at, b' '), (at, 0xff)]) {
+                let mut window = [around; WINDOW_BYTES];
+                window[at] = byte;
+                let found = spaces_of(&window);
+                let expected = (0..WINDOW_BYTES).filter(|at| is_space(&window[*at]));
+                assert_eq!(found, expected.fold(0, |bits, at| bits | 1 << at), "{byte} at {at}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn words_are_what_is_between_spaces(
+            block in vec(bytes(), 0..300),
+            cuts in any::<(prop::sample::Index, prop::sample::Index)>(),
+        ) {
+            let (one, other) = (cuts.0.index(block.len() + 1), cuts.1.index(block.len() + 1));
+            let (start, end) = (one.min(other), one.max(other));
+            let block = Arc::new(block);
+            let text = Text::slice_of(&block, start, end);
+            let expected = block[start..end].split(is_space).filter(|word| !word.is_empty());
+            let words: Vec<Text> = text.words().collect();
+            let found: Vec<&[u8]> = words.iter().map(Text::as_bytes).collect();
+            prop_assert_eq!(found, expected.collect::<Vec<_>>());
+            prop_assert_eq!(text.words().skip(1).count(), words.len().saturating_sub(1));
+        }
+    }
+}
