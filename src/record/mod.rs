@@ -9,6 +9,7 @@ mod key_text;
 mod nested;
 mod text;
 mod window_result;
+mod words;
 
 pub use data::{Data, DataBuffer};
 pub use dead_letter::DeadLetter;
@@ -23,5 +24,6 @@ pub(crate) use key_text::known_key_text;
 #[cfg(feature = "tool")]
 pub(crate) use key_text::outermost;
 pub(crate) use nested::Nested;
-pub use text::{Text, Words};
+pub use text::Text;
 pub use window_result::WindowResult;
+pub use words::Words;

@@ -5,6 +5,8 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use crate::record::words::{WINDOW, Words};
+
 /// Text of at most this many bytes is kept inline, without an allocation or a reference.
 const INLINE_BYTES_MAX: usize = 22;
 
@@ -27,8 +29,16 @@ pub struct Text(Repr);
 
 #[derive(Clone)]
 enum Repr {
-    Inline { len: u8, bytes: [u8; INLINE_BYTES_MAX] },
-    Shared { block: Arc<Vec<u8>>, start: u32, len: u32 },
+    /// What is behind the length is any bytes.
+    Inline {
+        len: u8,
+        bytes: [u8; INLINE_BYTES_MAX],
+    },
+    Shared {
+        block: Arc<Vec<u8>>,
+        start: u32,
+        len: u32,
+    },
 }
 
 impl Text {
@@ -38,24 +48,39 @@ impl Text {
     /// When the range is not within the block or the block is larger than 4 GiB.
     #[inline]
     pub(crate) fn slice_of(block: &Arc<Vec<u8>>, start: usize, end: usize) -> Self {
-        match Text::inline(&block[start..end]) {
-            Some(text) => text,
-            None => {
-                assert!(block.len() <= u32::MAX as usize, "a block is at most 4 GiB");
-                let (start, len) = (start as u32, (end - start) as u32);
-                Text(Repr::Shared { block: block.clone(), start, len })
-            }
+        let bytes = &block[start..end];
+        if bytes.len() > INLINE_BYTES_MAX {
+            assert!(block.len() <= u32::MAX as usize, "a block is at most 4 GiB");
+            let (start, len) = (start as u32, (end - start) as u32);
+            return Text(Repr::Shared { block: block.clone(), start, len });
+        }
+        // As many bytes as there is room for: copying a length that is only known here costs a call.
+        match block[start..].first_chunk() {
+            Some(inline) => Text(Repr::Inline { len: bytes.len() as u8, bytes: *inline }),
+            None => Text::short(bytes),
         }
     }
 
-    #[inline]
-    fn inline(bytes: &[u8]) -> Option<Self> {
-        if bytes.len() > INLINE_BYTES_MAX {
-            return None;
-        }
+    /// A text of at most [`INLINE_BYTES_MAX`] bytes.
+    fn short(bytes: &[u8]) -> Self {
         let mut inline = [0; INLINE_BYTES_MAX];
         inline[..bytes.len()].copy_from_slice(bytes);
-        Some(Text(Repr::Inline { len: bytes.len() as u8, bytes: inline }))
+        Text(Repr::Inline { len: bytes.len() as u8, bytes: inline })
+    }
+
+    /// The bytes from `at` on. What is behind the end of the text is any bytes.
+    #[inline]
+    pub(super) fn window(&self, at: usize) -> [u8; WINDOW] {
+        let (rest, at) = match &self.0 {
+            Repr::Inline { bytes, .. } => (&bytes[..], at),
+            Repr::Shared { block, start, .. } => (&block[..], *start as usize + at),
+        };
+        let rest = &rest[at..];
+        rest.first_chunk().copied().unwrap_or_else(|| {
+            let mut window = [0; WINDOW];
+            window[..rest.len()].copy_from_slice(rest);
+            window
+        })
     }
 
     /// The bytes.
@@ -91,7 +116,7 @@ impl Text {
     /// Each is inline or a slice of the same block: nothing is allocated.
     #[inline]
     pub fn words(&self) -> Words<'_> {
-        Words { text: self, at: 0 }
+        Words::of(self)
     }
 
     /// The part from `start` to `end`, sharing the block unless it is short.
@@ -102,10 +127,11 @@ impl Text {
     pub fn slice(&self, start: usize, end: usize) -> Self {
         match &self.0 {
             Repr::Inline { len, bytes } => {
-                let bytes = &bytes[..usize::from(*len)][start..end];
-                let mut inline = [0; INLINE_BYTES_MAX];
-                inline[..bytes.len()].copy_from_slice(bytes);
-                Text(Repr::Inline { len: bytes.len() as u8, bytes: inline })
+                let length = bytes[..usize::from(*len)][start..end].len();
+                let mut moved = [0; 2 * INLINE_BYTES_MAX];
+                moved[..INLINE_BYTES_MAX].copy_from_slice(bytes);
+                let bytes = moved[start..].first_chunk().copied().unwrap_or_default();
+                Text(Repr::Inline { len: length as u8, bytes })
             }
             Repr::Shared { block, start: from, len } => {
                 assert!(end <= *len as usize, "slice of text out of range");
@@ -121,35 +147,12 @@ impl Text {
     }
 }
 
-#[inline]
-fn is_space(byte: u8) -> bool {
-    byte == b' ' || byte.wrapping_sub(b'\t') < 5
-}
-
-/// The words of a [`Text`], in order; see [`Text::words`].
-#[derive(Clone, Debug)]
-pub struct Words<'a> {
-    text: &'a Text,
-    at: usize,
-}
-
-impl Iterator for Words<'_> {
-    type Item = Text;
-
-    #[inline]
-    fn next(&mut self) -> Option<Text> {
-        let bytes = self.text.as_bytes();
-        let start = self.at + bytes.get(self.at..)?.iter().position(|&byte| !is_space(byte))?;
-        let length = bytes[start..].iter().position(|&byte| is_space(byte));
-        let end = length.map_or(bytes.len(), |length| start + length);
-        self.at = end;
-        Some(self.text.slice(start, end))
-    }
-}
-
 impl From<&[u8]> for Text {
     fn from(bytes: &[u8]) -> Self {
-        Text::inline(bytes).unwrap_or_else(|| Text::slice_of(&Arc::new(bytes.to_vec()), 0, bytes.len()))
+        if bytes.len() <= INLINE_BYTES_MAX {
+            return Text::short(bytes);
+        }
+        Text::slice_of(&Arc::new(bytes.to_vec()), 0, bytes.len())
     }
 }
 
