@@ -125,3 +125,71 @@ impl Places {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use proptest::prelude::*;
+
+    struct Concatenate;
+
+    impl Aggregator<()> for Concatenate {
+        type Combined = Vec<u32>;
+
+        fn create(&self, (): ()) -> Vec<u32> {
+            Vec::new()
+        }
+
+        fn merge_value(&self, combined: Vec<u32>, (): ()) -> Vec<u32> {
+            combined
+        }
+
+        fn merge_combined(&self, lower: Vec<u32>, higher: Vec<u32>) -> Vec<u32> {
+            [lower, higher].concat()
+        }
+    }
+
+    /// Of one key group. Each value says where it comes from.
+    fn run(partition: u32, keys: &BTreeMap<String, u64>) -> Run<Vec<u32>> {
+        let hashes: Vec<KeyHash> = keys.values().copied().collect();
+        let keys: Vec<&String> = keys.keys().collect();
+        let key_bytes = keys.iter().map(|key| key.len()).sum();
+        Run::by_group(&hashes, key_bytes, |at, bytes| {
+            bytes.extend_from_slice(keys[at].as_bytes());
+            Ok(vec![partition, at as u32])
+        })
+        .unwrap()
+    }
+
+    proptest! {
+        /// The numbers that a state gives its keys are in no order.
+        #[test]
+        fn keys_are_merged_in_order_of_appearance_by_their_numbers(
+            partitions in prop::collection::vec(prop::collection::btree_map("[a-c]{0,3}", 0u64..3, 0..20), 0..6),
+            multiplier in prop::sample::select(vec![1u32, 7, 0x9e37_79b1]),
+        ) {
+            let runs: Vec<_> = (0..).zip(&partitions).map(|(at, keys)| run(at, keys)).collect();
+            let number_of = |hash: KeyHash, key: &[u8]| {
+                key.iter().fold(hash as u32 + 1, |number, byte| number * 4 + u32::from(byte - b'`')).wrapping_mul(multiplier)
+            };
+            let mut model: Vec<(usize, Vec<u32>)> = Vec::new();
+            for (partition, keys) in (0u32..).zip(&partitions) {
+                for (at, (key, hash)) in (0u32..).zip(keys) {
+                    let number = number_of(*hash, key.as_bytes()) as usize;
+                    match model.iter_mut().find(|(known, _)| *known == number) {
+                        Some((_, values)) => values.extend([partition, at]),
+                        None => model.push((number, vec![partition, at])),
+                    }
+                }
+            }
+            let merged = Numbered::merged(&runs, 0, &Concatenate, &mut |keys, numbers| {
+                numbers.extend(keys.iter().map(|(hash, key)| number_of(hash, key)));
+                Ok(())
+            });
+            let rows: Vec<_> = merged.unwrap().iter().map(|(number, values)| (number, values.concat())).collect();
+            prop_assert_eq!(rows, model);
+        }
+    }
+}
