@@ -138,7 +138,11 @@ fn millpond(store: &Path, work: Workload, with_checkpoints: bool) -> Outcome<()>
     let filled = usage_of_this_process()?;
     // The checkpoint of the whole state is not counted.
     if with_checkpoints {
-        driven.checkpoints.iter().find(|written| written.batch.0 >= work.filling).ok_or("the job has stopped")?;
+        driven
+            .checkpoints
+            .iter()
+            .find(|written| written.batch.0 >= work.filling)
+            .ok_or("the job has stopped")?;
     }
     (0..work.every).try_for_each(|_| driven.batch(&job, work.changed()).map(drop))?;
     let before_batches = usage_of_this_process()?;

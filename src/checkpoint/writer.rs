@@ -350,7 +350,7 @@ mod tests {
         let mut writer = CheckpointWriter::start(setup).unwrap();
         let state = OperatorState::new("counts", StateType::of::<u64, u64>());
         (0..1_000u64).for_each(|key| state.put(&key.to_be_bytes(), Some(b"before")).unwrap());
-        state.freeze(1);
+        state.freeze(1, 0);
         let record = record(&state);
         let held = state.group(0);
         let request = CheckpointRequest {

@@ -6,6 +6,7 @@
 //! partition, position) and never by arrival.
 
 mod combining_table;
+mod numbered;
 
 use std::cell::RefCell;
 use std::marker::PhantomData;
@@ -19,6 +20,8 @@ use crate::exec::{Executor, TaskContext};
 use crate::rdd::{Emitter, Lineage, RddNode, Record, WideDependency};
 use crate::record::{Data, Key, KeyHash, KeyTable, group_of, hash_of};
 use combining_table::CombiningTable;
+use numbered::KeySlice;
+pub(crate) use numbered::{NumberKeys, Numbered};
 
 /// The key groups that a partition owns.
 pub(crate) fn groups_of_partition(partition: usize, partitions: usize) -> Range<usize> {
@@ -80,18 +83,26 @@ impl<V: Data> Run<V> {
 
     /// The pairs of one key group.
     fn group(&self, group: usize) -> impl Iterator<Item = (KeyHash, &[u8], &V)> {
-        let places = self.starts[group] as usize..self.starts[group + 1] as usize;
-        let mut start = if places.start == 0 { 0 } else { self.ends[places.start - 1] as usize };
-        places.map(move |at| {
-            let end = self.ends[at] as usize;
-            let key = &self.bytes[start..end];
-            start = end;
-            (self.hashes[at], key, &self.values[at])
-        })
+        self.keys(group).iter().zip(self.values(group)).map(|((hash, key), value)| (hash, key, value))
+    }
+
+    fn places(&self, group: usize) -> Range<usize> {
+        self.starts[group] as usize..self.starts[group + 1] as usize
+    }
+
+    fn keys(&self, group: usize) -> KeySlice<'_> {
+        let places = self.places(group);
+        let start = if places.start == 0 { 0 } else { self.ends[places.start - 1] };
+        let (hashes, ends) = (&self.hashes[places.clone()], &self.ends[places]);
+        KeySlice { hashes, ends, start, bytes: &self.bytes }
+    }
+
+    fn values(&self, group: usize) -> &[V] {
+        &self.values[self.places(group)]
     }
 
     fn len_of(&self, group: usize) -> usize {
-        (self.starts[group + 1] - self.starts[group]) as usize
+        self.places(group).len()
     }
 }
 
@@ -190,12 +201,8 @@ impl<K: Key, V: Data, A: Aggregator<V>> MapSide<A::Combined> for Combine<K, V, A
     fn run(&self, task: &TaskContext, partition: usize) -> Result<Run<A::Combined>> {
         let unused = self.unused_tables.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut table = unused.unwrap_or_default();
-        let mut scratch = Vec::new();
-        self.input.compute(task, partition, &mut |chunk| {
-            chunk.drain(..).try_for_each(|(key, value)| {
-                key.with_key_bytes(&mut scratch, |key| table.add(key, value, &*self.aggregator))
-            })
-        })?;
+        let how = &*self.aggregator;
+        self.input.compute(task, partition, &mut |chunk| table.add_all(chunk, how))?;
         let run = table.take_run()?;
         self.unused_tables.lock().unwrap_or_else(PoisonError::into_inner).push(table);
         Ok(run)
@@ -343,6 +350,11 @@ pub(crate) trait KeyedNode<V>: Send + Sync {
     fn dependencies(&self) -> Vec<Arc<dyn WideDependency>>;
 
     fn grouped(&self, group: usize) -> Result<Grouped<V>>;
+
+    /// The same, with the keys numbered by who asks for it.
+    fn numbered(&self, group: usize, number: &mut NumberKeys<'_>) -> Result<Numbered<V>> {
+        Numbered::of(self.grouped(group)?, number)
+    }
 }
 
 /// Every value of every key.
@@ -407,6 +419,11 @@ impl<V: Data, A: Aggregator<V>> KeyedNode<A::Combined> for CombinedByKey<A::Comb
     fn grouped(&self, group: usize) -> Result<Grouped<A::Combined>> {
         let scope = Scope::Reduced { shuffle: self.shuffle.id, group };
         tally::collect(scope, || self.merged(group))
+    }
+
+    fn numbered(&self, group: usize, number: &mut NumberKeys<'_>) -> Result<Numbered<A::Combined>> {
+        let (scope, runs) = (Scope::Reduced { shuffle: self.shuffle.id, group }, self.shuffle.runs()?);
+        tally::collect(scope, || Numbered::merged(&runs, group, &*self.aggregator, number))
     }
 }
 

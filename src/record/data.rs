@@ -1,9 +1,11 @@
 //! Records that can leave the process: archived with rkyv, validated when they come back.
 
-use rkyv::api::high::{HighDeserializer, HighSerializer, HighValidator, to_bytes_in};
+use std::fmt;
+
+use rkyv::api::high::{HighDeserializer, HighSerializer, HighValidator, to_bytes_in_with_alloc};
 use rkyv::bytecheck::CheckBytes;
 use rkyv::rancor::{Error as RkyvError, Fallible};
-use rkyv::ser::allocator::ArenaHandle;
+use rkyv::ser::allocator::{Arena, ArenaHandle};
 use rkyv::ser::{Allocator, Writer};
 use rkyv::util::AlignedVec;
 use rkyv::vec::{ArchivedVec, VecResolver};
@@ -14,13 +16,23 @@ use crate::record::described::Described;
 use crate::record::text::Text;
 
 /// A reusable, aligned buffer for [`Data::encode`] and [`Data::decode`].
-#[derive(Debug, Default)]
-pub struct DataBuffer(AlignedVec);
+#[derive(Default)]
+pub struct DataBuffer {
+    bytes: AlignedVec,
+    /// What archiving needs on its way, from the first record on.
+    scratch: Option<Arena>,
+}
 
 impl DataBuffer {
     /// The encoded bytes.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        &self.bytes
+    }
+}
+
+impl fmt::Debug for DataBuffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DataBuffer({} bytes)", self.bytes.len())
     }
 }
 
@@ -67,9 +79,10 @@ where
     T::Archived: Deserialize<T, HighDeserializer<RkyvError>>,
 {
     fn encode(&self, buffer: &mut DataBuffer) -> Result<()> {
-        let mut bytes = std::mem::take(&mut buffer.0);
+        let mut bytes = std::mem::take(&mut buffer.bytes);
         bytes.clear();
-        buffer.0 = to_bytes_in(self, bytes).map_err(|cause: RkyvError| {
+        let scratch = buffer.scratch.get_or_insert_default().acquire();
+        buffer.bytes = to_bytes_in_with_alloc(self, bytes, scratch).map_err(|cause: RkyvError| {
             Error::new(ErrorKind::UserCode, "a record could not be archived").caused_by(cause)
         })?;
         Ok(())
@@ -77,9 +90,9 @@ where
 
     fn decode(bytes: &[u8], buffer: &mut DataBuffer) -> Result<Self> {
         // Stored bytes rest at any offset; an archive is read from an aligned copy.
-        buffer.0.clear();
-        buffer.0.extend_from_slice(bytes);
-        rkyv::from_bytes(&buffer.0).map_err(|cause: RkyvError| {
+        buffer.bytes.clear();
+        buffer.bytes.extend_from_slice(bytes);
+        rkyv::from_bytes(&buffer.bytes).map_err(|cause: RkyvError| {
             let name = std::any::type_name::<T>();
             Error::corrupt(format!("{} bytes are no valid archive of {name}", bytes.len())).caused_by(cause)
         })

@@ -85,6 +85,7 @@ byte_keys! {
 }
 
 impl AsRef<[u8]> for Text {
+    #[inline]
     fn as_ref(&self) -> &[u8] {
         self.as_bytes()
     }

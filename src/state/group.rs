@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::Result;
 use crate::format::segment::Entry;
-use crate::record::{KeyHash, KeyTable};
+use crate::record::KeyHash;
 use crate::state::changes::{ChangeSums, Difference};
 use crate::state::frozen::Frozen;
 use crate::state::memory::StateMemory;
@@ -150,13 +150,13 @@ impl KeyGroup {
     }
 
     /// Brings the keys of a batch into the table, so that each page is read once for all of them.
-    pub(crate) fn touch_all(&mut self, keys: &KeyTable) -> Result<()> {
+    pub(crate) fn touch_all<'k>(&mut self, keys: impl Iterator<Item = (KeyHash, &'k [u8])>) -> Result<()> {
         if self.cold.is_empty() {
             return Ok(());
         }
         let table = &mut self.table;
         let mut missing: Vec<(KeyHash, &[u8])> =
-            keys.iter().filter(|(hash, key)| table.find(*hash, key).is_none()).collect();
+            keys.filter(|(hash, key)| table.find(*hash, key).is_none()).collect();
         if missing.is_empty() {
             return Ok(());
         }
@@ -165,6 +165,7 @@ impl KeyGroup {
         }
         self.cold_lookups += missing.len() as u64;
         missing.sort_unstable();
+        missing.dedup();
         for part in &self.cold {
             let table = &mut self.table;
             part.find_sorted(&missing, &mut self.page, |at, value| {

@@ -134,7 +134,7 @@ impl<K: Key, V: Data, S: Data, O: Record, L: KeyedOperator<K, V, S, O>> KeyedNod
         let grouped = input.grouped(group)?;
         let mut visitor = Visitor::new(&*self.operator, clock);
         let mut state = self.state.group(group);
-        state.touch_all(&grouped.keys)?;
+        state.touch_all(grouped.keys.iter())?;
         for at in 0..grouped.keys.len() {
             let number = state.touch(grouped.keys.hash(at), grouped.keys.key(at))?;
             visitor.visit(&state, number, grouped.values(at), out)?;

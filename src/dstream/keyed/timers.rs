@@ -115,7 +115,7 @@ impl GroupTimers {
                 }
                 Ok(())
             })?;
-            group.touch_all(&due)?;
+            group.touch_all(due.iter())?;
             for (hash, key) in due.iter() {
                 let at = group.touch(hash, key)?;
                 self.schedule(group, at as u32)?;

@@ -114,19 +114,24 @@ struct UpdateNode<K, V, S, F> {
 impl<K: Key, V: Data, S: Data, F: Fn(&[V], Option<S>) -> Option<S> + Send + Sync> UpdateNode<K, V, S, F> {
     /// Decides what happens to one key group.
     fn group_changes(&self, input: &dyn KeyedNode<V>, group: usize) -> Result<GroupChanges> {
-        let grouped = input.grouped(group)?;
         let mut buffer = DataBuffer::default();
         let mut changes = GroupChanges::default();
-        let mut state = self.state.group(group);
         if self.visit == Visit::Touched {
-            state.touch_all(&grouped.keys)?;
-            for at in 0..grouped.keys.len() {
-                let number = state.touch(grouped.keys.hash(at), grouped.keys.key(at))?;
-                let before = state.table().value(number);
-                self.update_key(number, before, grouped.values(at), &mut changes, &mut buffer)?;
+            let mut state = self.state.group(group);
+            let numbered = input.numbered(group, &mut |keys, numbers| {
+                state.touch_all(keys.iter())?;
+                for (hash, key) in keys.iter() {
+                    numbers.push(state.touch(hash, key)? as u32);
+                }
+                Ok(())
+            })?;
+            for (number, values) in numbered.iter() {
+                self.update_key(number, state.table().value(number), values, &mut changes, &mut buffer)?;
             }
             return Ok(changes);
         }
+        let grouped = input.grouped(group)?;
+        let mut state = self.state.group(group);
         state.load()?;
         for (hash, key) in grouped.keys.iter() {
             state.touch(hash, key)?;

@@ -183,12 +183,12 @@ impl<K: Key, W: Data> DatasetNode<K, W> {
                 }
                 Ok(())
             })?;
-            state.touch_all(&gone)?;
+            state.touch_all(gone.iter())?;
             let mut changes = GroupChanges::default();
             for (hash, key) in gone.iter() {
                 changes.push(state.touch(hash, key)?, None);
             }
-            state.touch_all(&wanted)?;
+            state.touch_all(wanted.iter())?;
             for ((hash, key), value) in wanted.iter().zip(values) {
                 let at = state.touch(hash, key)?;
                 if state.table().value(at) != Some(value) {

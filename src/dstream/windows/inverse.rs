@@ -120,8 +120,8 @@ where
         let mut changes = GroupChanges::default();
         let mut buffer = DataBuffer::default();
         let mut state = self.state.group(group);
-        state.touch_all(&left.keys)?;
-        state.touch_all(&entered.keys)?;
+        state.touch_all(left.keys.iter())?;
+        state.touch_all(entered.keys.iter())?;
         let leaving = left.keys.iter();
         let only_entering = entered.keys.iter().filter(|(hash, key)| left.keys.find(*hash, key).is_none());
         for (hash, key) in leaving.chain(only_entering) {
