@@ -379,7 +379,7 @@ impl KeyGroup {
     /// About what a delta would take.
     pub(crate) fn delta_bytes(&self) -> u64 {
         let (live, changed) = (self.live(), self.table.changed_keys() as u64);
-        if live.keys > 0 { changed * live.bytes / live.keys } else { changed }
+        (changed * live.bytes).checked_div(live.keys).unwrap_or(changed)
     }
 
     /// The size that the policy decides on, with the delta that is due in `segment`.
