@@ -74,6 +74,8 @@ impl ContextBuilder {
         allow_dropping_state: bool,
         /// Whether a start fails when a replayed batch changes the state otherwise than it did before. Default false.
         refuse_replay_differences: bool,
+        /// How large a state is checked entirely before the job starts. Default 4 MiB; `u64::MAX` checks any.
+        verify_at_start_bytes: u64,
         /// Whether SIGINT and SIGTERM stop the job. Default true.
         stop_on_signals: bool,
     }

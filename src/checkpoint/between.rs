@@ -86,7 +86,7 @@ pub(crate) fn read_between(
     to: Option<CheckpointId>,
 ) -> Result<Between> {
     let Catalogued { mut history, epochs, idle, .. } = read_history(paths, store)?;
-    let mut checker = SegmentChecker { paths, store, executor, checked: Default::default() };
+    let mut checker = SegmentChecker::new(paths, store, executor);
     let start = Some(from).filter(|from| from.0 > 0).map(|from| find(&history, from)).transpose()?;
     let to = match to {
         Some(to) => find(&history, to)?,
@@ -125,7 +125,18 @@ pub(crate) fn read_between(
         lost_plans: 0..0,
     };
     let (log, pins, damaged) = (nothing_received(), Pins::default(), Vec::new());
-    let found = Found { history, recovery, segments, log, epochs, idle, pins, damaged };
+    let found = Found {
+        history,
+        recovery,
+        segments,
+        unchecked: Vec::new(),
+        damage: Arc::default(),
+        log,
+        epochs,
+        idle,
+        pins,
+        damaged,
+    };
     Ok(Between { found, to, to_segments })
 }
 
@@ -136,7 +147,7 @@ pub(crate) fn read_between(
 /// [`ErrorKind::InvalidConfig`] when there is no such checkpoint.
 pub(crate) fn read_from_oldest(paths: &StorePaths, store: [u8; 16], executor: &Executor) -> Result<Found> {
     let Catalogued { mut history, epochs, idle, .. } = read_history(paths, store)?;
-    let mut checker = SegmentChecker { paths, store, executor, checked: Default::default() };
+    let mut checker = SegmentChecker::new(paths, store, executor);
     let present = Present::list(paths)?;
     let checkpointed = history.checkpoints.iter().map(|(_, record)| record.batch).max().unwrap_or(0);
     let newest = history.plans.keys().next_back().map_or(checkpointed, |planned| checkpointed.max(*planned));
@@ -161,7 +172,18 @@ pub(crate) fn read_from_oldest(paths: &StorePaths, store: [u8; 16], executor: &E
             lost_plans: 0..0,
         };
         let (log, pins, damaged) = (nothing_received(), Pins::default(), Vec::new());
-        return Ok(Found { history, recovery, segments, log, epochs, idle, pins, damaged });
+        return Ok(Found {
+            history,
+            recovery,
+            segments,
+            unchecked: Vec::new(),
+            damage: Arc::default(),
+            log,
+            epochs,
+            idle,
+            pins,
+            damaged,
+        });
     }
     let message = "no checkpoint of the store has all batches after it that it takes to compute them again";
     Err(Error::new(ErrorKind::InvalidConfig, message))

@@ -12,5 +12,6 @@ pub(crate) mod protocol;
 pub(crate) mod recovery;
 #[cfg(feature = "tool")]
 pub(crate) mod rollback;
+pub(crate) mod sweep;
 pub(crate) mod tallies;
 pub(crate) mod writer;

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::checkpoint::protocol::{self, History, Recovery, Retained};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::exec::Executor;
 use crate::format::records::{CheckpointRecord, SegmentRef};
 use crate::id::{CheckpointId, EpochId, SegmentId};
 use crate::state::check_schemas;
 use crate::store::StorePaths;
 use crate::store::catalog::{list_epochs, note_missing_witnesses, read_epoch};
+use crate::store::late_damage::{LateDamage, is_suspect};
 use crate::store::log_scan::{LogContents, scan_log};
 use crate::store::pins::Pins;
 use crate::store::segments::{Segment, list_segments};
@@ -22,6 +23,10 @@ pub(crate) struct Found {
     pub(crate) recovery: Recovery,
     /// The segments of the chosen checkpoint, ascending.
     pub(crate) segments: Vec<Arc<Segment>>,
+    /// Those of them whose pages are still to be checked.
+    pub(crate) unchecked: Vec<Arc<Segment>>,
+    /// Told of what is found in pages that are read later.
+    pub(crate) damage: Arc<LateDamage>,
     pub(crate) log: LogContents,
     /// Every epoch directory, unfinished ones included.
     pub(crate) epochs: Vec<EpochId>,
@@ -55,17 +60,26 @@ impl Found {
     }
 }
 
-/// Reads a store without changing it.
+/// Reads a store without changing it. Every byte is checked but the pages of state of more than `bytes_max`, which are
+/// checked when they are read.
 ///
 /// # Errors
 /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) when there is no sound way back into the job,
 /// [`ErrorKind::Incompatible`](crate::ErrorKind::Incompatible) for a newer format.
-pub(crate) fn read_store(paths: &StorePaths, store: [u8; 16], executor: &Executor) -> Result<Found> {
+pub(crate) fn read_store(
+    paths: &StorePaths,
+    store: [u8; 16],
+    executor: &Executor,
+    bytes_max: u64,
+) -> Result<Found> {
     let Catalogued { history, epochs, idle, .. } = read_history(paths, store)?;
-    let mut checker = SegmentChecker { paths, store, executor, checked: BTreeMap::new() };
+    let mut checker = SegmentChecker::new(paths, store, executor);
+    checker.bytes_max = if is_suspect(paths) { u64::MAX } else { bytes_max };
     let recovery = protocol::choose(&history, |checkpoint| checker.check(checkpoint))?;
     let wanted = recovery.checkpoint.iter().flat_map(|checkpoint| &checkpoint.segments);
     let segments = wanted.map(|segment| checker.open(segment)).collect::<Result<Vec<_>>>()?;
+    let (unchecked, damage) = (checker.unchecked(&segments), Arc::<LateDamage>::default());
+    segments.iter().for_each(|segment| segment.watch(&damage));
     let pins = Pins::read(paths, store)?;
     let damaged = unneeded(checker.damaged(), &history, &recovery, &pins.segments(paths)?);
     let log = scan_log(paths, store, recovery.next_block)?;
@@ -76,7 +90,7 @@ pub(crate) fn read_store(paths: &StorePaths, store: [u8; 16], executor: &Executo
         );
         return Err(Error::corrupt(message));
     }
-    Ok(Found { history, recovery, segments, log, epochs, idle, pins, damaged })
+    Ok(Found { history, recovery, segments, unchecked, damage, log, epochs, idle, pins, damaged })
 }
 
 /// Of `damaged` segments those that nothing needs but checkpoints that are passed over.
@@ -123,55 +137,113 @@ pub(crate) fn read_history(paths: &StorePaths, store: [u8; 16]) -> Result<Catalo
     })
 }
 
-/// Opens segments and checks every byte of them, each once however many checkpoints share it.
+/// Opens segments and checks them, each once however many checkpoints share it.
 pub(crate) struct SegmentChecker<'a> {
-    pub(crate) paths: &'a StorePaths,
-    pub(crate) store: [u8; 16],
-    pub(crate) executor: &'a Executor,
-    pub(crate) checked: BTreeMap<u64, (SegmentRef, std::result::Result<Arc<Segment>, String>)>,
+    paths: &'a StorePaths,
+    store: [u8; 16],
+    executor: &'a Executor,
+    /// Of a larger state only what it takes to open it is checked, until something is found to be damaged.
+    bytes_max: u64,
+    found_damage: bool,
+    checked: BTreeMap<u64, Checked>,
 }
 
-impl SegmentChecker<'_> {
+struct Checked {
+    place: SegmentRef,
+    outcome: std::result::Result<Arc<Segment>, String>,
+    whole: bool,
+}
+
+impl<'a> SegmentChecker<'a> {
+    /// Checks every byte.
+    pub(crate) fn new(paths: &'a StorePaths, store: [u8; 16], executor: &'a Executor) -> Self {
+        let checked = BTreeMap::new();
+        SegmentChecker { paths, store, executor, bytes_max: u64::MAX, found_damage: false, checked }
+    }
+
     /// Whether everything that a checkpoint needs is sound.
     ///
     /// # Errors
     /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) with the first damage.
     pub(crate) fn check(&mut self, checkpoint: &CheckpointRecord) -> Result<()> {
-        let unchecked: Vec<SegmentRef> = checkpoint
-            .segments
-            .iter()
-            .filter(|segment| {
-                self.checked.get(&segment.segment).is_none_or(|(checked, _)| checked != *segment)
-            })
-            .copied()
-            .collect();
-        let opened = self.executor.run_stage("check segments", unchecked.len(), |_, at| {
-            let opened = Segment::open(self.paths, self.store, &unchecked[at]).map(Arc::new);
-            let checked = opened.and_then(|segment| segment.verify().map(|()| segment));
-            Ok(match checked {
-                Err(error) if error.kind() != crate::error::ErrorKind::Corrupt => return Err(error),
-                other => other.map_err(|error| error.chain()),
-            })
+        let sound = self.check_segments(checkpoint);
+        // What stands in for a damaged checkpoint is looked at closely.
+        self.found_damage |= sound.is_err();
+        sound
+    }
+
+    fn check_segments(&mut self, checkpoint: &CheckpointRecord) -> Result<()> {
+        let wanted = &checkpoint.segments;
+        let is_new = |place: &SegmentRef| {
+            self.checked.get(&place.segment).is_none_or(|checked| checked.place != *place)
+        };
+        let new: Vec<SegmentRef> = wanted.iter().filter(|place| is_new(place)).copied().collect();
+        let opened = self.executor.run_stage("open segments", new.len(), |_, at| {
+            let opened = Segment::open(self.paths, self.store, &new[at]).map(Arc::new);
+            damage_or(opened)
         })?;
-        for (segment, outcome) in unchecked.into_iter().zip(opened) {
-            self.checked.insert(segment.segment, (segment, outcome));
+        for (place, outcome) in new.into_iter().zip(opened) {
+            self.checked.insert(place.segment, Checked { place, outcome, whole: false });
         }
-        let segments =
-            checkpoint.segments.iter().map(|segment| self.open(segment)).collect::<Result<Vec<_>>>()?;
-        check_schemas(&checkpoint.operators, &segments)
+        let segments = wanted.iter().map(|segment| self.open(segment)).collect::<Result<Vec<_>>>()?;
+        check_schemas(&checkpoint.operators, &segments)?;
+        let bytes: u64 = segments.iter().map(|segment| segment.pages_bytes()).sum();
+        if self.found_damage || bytes <= self.bytes_max {
+            self.check_pages(&segments)?;
+        }
+        wanted.iter().try_for_each(|segment| self.open(segment).map(drop))
+    }
+
+    /// Checks every page of those that were not checked yet.
+    fn check_pages(&mut self, segments: &[Arc<Segment>]) -> Result<()> {
+        let is_whole = |id: u64| self.checked.get(&id).is_some_and(|checked| checked.whole);
+        let left = segments.iter().filter(|segment| !is_whole(segment.id.0));
+        let parts: Vec<_> = left.flat_map(Segment::parts).collect();
+        let read = self.executor.run_stage("check segments", parts.len(), |_, at| {
+            let (operator, part) = &parts[at];
+            damage_or(part.verify(operator, || false))
+        })?;
+        for segment in segments {
+            self.checked.entry(segment.id.0).and_modify(|checked| checked.whole = true);
+        }
+        for ((_, part), damage) in parts.iter().zip(read).filter_map(|(part, read)| Some((part, read.err()?)))
+        {
+            self.checked.entry(part.segment_id().0).and_modify(|checked| {
+                // The first damage names the segment.
+                if checked.outcome.is_ok() {
+                    checked.outcome = Err(damage);
+                }
+            });
+        }
+        Ok(())
     }
 
     /// The segments that were found damaged, ascending.
     pub(crate) fn damaged(&self) -> Vec<u64> {
-        let damaged = self.checked.iter().filter(|(_, (_, outcome))| outcome.is_err());
+        let damaged = self.checked.iter().filter(|(_, checked)| checked.outcome.is_err());
         damaged.map(|(segment, _)| *segment).collect()
     }
 
+    /// Of these segments those whose pages were not checked.
+    fn unchecked(&self, segments: &[Arc<Segment>]) -> Vec<Arc<Segment>> {
+        let is_whole =
+            |segment: &&Arc<Segment>| self.checked.get(&segment.id.0).is_some_and(|checked| checked.whole);
+        segments.iter().filter(|segment| !is_whole(segment)).cloned().collect()
+    }
+
     pub(super) fn open(&self, segment: &SegmentRef) -> Result<Arc<Segment>> {
-        match self.checked.get(&segment.segment) {
-            Some((_, Ok(open))) => Ok(open.clone()),
-            Some((_, Err(damage))) => Err(Error::corrupt(damage.clone())),
+        match self.checked.get(&segment.segment).map(|checked| &checked.outcome) {
+            Some(Ok(open)) => Ok(open.clone()),
+            Some(Err(damage)) => Err(Error::corrupt(damage.clone())),
             None => Err(Error::corrupt(format!("segment {} was not checked", segment.segment))),
         }
+    }
+}
+
+/// Damage is a finding, anything else ends the check.
+fn damage_or<T>(outcome: Result<T>) -> Result<std::result::Result<T, String>> {
+    match outcome {
+        Err(error) if error.kind() != ErrorKind::Corrupt => Err(error),
+        other => Ok(other.map_err(|error| error.chain())),
     }
 }

@@ -41,6 +41,7 @@ pub(crate) use upgrade::plan as plan_upgrade;
 pub use upgrade::{ChangedSetting, PlannedState, PlannedStream, StreamMatch, UpgradePlan};
 
 use crate::batch::tick::{Tick, following, next};
+use crate::checkpoint::sweep::Sweep;
 use crate::checkpoint::writer::CheckpointWriter;
 use crate::config::Settings;
 use crate::dstream::{Input, SharedVariables, StatefulNode};
@@ -51,6 +52,7 @@ use crate::receive_log::{Drain, ReceiveLog};
 use crate::state::OperatorState;
 use crate::store::Store;
 use crate::store::catalog::Catalog;
+use crate::store::late_damage::LateDamage;
 use crate::store::retry::FullDisk;
 use crate::time::{Clock, WakeUp};
 use changes::Watched;
@@ -224,6 +226,11 @@ pub(crate) struct Driver {
     next_checkpoint: CheckpointId,
     next_segment: SegmentId,
     batches_since_checkpoint: u64,
+    /// A checkpoint is due, however many batches there were.
+    owes_checkpoint: bool,
+    /// What was not checked of the state at the start.
+    sweep: Sweep,
+    damage: Arc<LateDamage>,
     /// A source holds something back: a file that is still being written.
     sources_wait: bool,
     listeners: Listeners,
@@ -274,7 +281,7 @@ impl Driver {
             match self.shared.stop_requested() {
                 Some(StopMode::Now) => return Ok(()),
                 Some(StopMode::Graceful) => return self.drain(),
-                None => {}
+                None => self.checkpoint_if_due()?,
             }
             match next(self.last_time, self.settings.batch_interval_ms(), self.now_ms()) {
                 Tick::Due(time) => match self.missed_boundary(time) {
@@ -298,8 +305,10 @@ impl Driver {
         self.clock.now_ms() + self.clock_ahead_ms
     }
 
-    /// Whether the log and the checkpoint writer are well.
+    /// Whether the state, the log and the checkpoint writer are well.
     fn check_writers(&mut self) -> Result<()> {
+        self.damage.check()?;
+        self.sweep.check()?;
         if let Some(failure) = self.log.failure() {
             return Err(Error::new(ErrorKind::Io, format!("the receive log has failed: {failure}")));
         }
@@ -360,9 +369,13 @@ impl Driver {
     fn close(&mut self) {
         // The job has ended: neither the log nor a checkpoint waits for space any more.
         self.full_disk.give_up();
+        self.sweep.stop();
         self.stop_receiving();
         // Before the store's lock is let go: who opens it next must find nobody writing to it.
         self.checkpoints.close();
+        if let Err(error) = self.damage.leave_note(&self.store.disk, &self.store.paths) {
+            tracing::error!(error = %error.chain(), "the next start will not know at once that the state is damaged");
+        }
         lock(&self.catalog).end();
         if let Some(receivers) = self.receivers.take() {
             receivers.runtime.shutdown_timeout(Duration::from_secs(1));

@@ -8,6 +8,7 @@ use crate::error::Result;
 use crate::format::records::SegmentRef;
 use crate::state::{OperatorState, StateMemory};
 use crate::store::Store;
+use crate::store::late_damage::LateDamage;
 use crate::store::segments::Segment;
 
 use super::{Driver, lock};
@@ -20,16 +21,22 @@ pub(super) struct Residency {
     memory: Arc<StateMemory>,
     /// Those of the newest checkpoint.
     segments: BTreeMap<u64, Arc<Segment>>,
+    damage: Arc<LateDamage>,
     warned: bool,
 }
 
 impl Residency {
     /// Limits the memory of `states` from here on.
-    pub(super) fn new(limit: u64, states: &[Arc<OperatorState>], segments: &[Arc<Segment>]) -> Self {
+    pub(super) fn new(
+        limit: u64,
+        states: &[Arc<OperatorState>],
+        segments: &[Arc<Segment>],
+        damage: &Arc<LateDamage>,
+    ) -> Self {
         let memory = Arc::new(StateMemory::new(limit));
         states.iter().for_each(|state| state.limit_memory(&memory));
         let segments = segments.iter().map(|segment| (segment.id.0, segment.clone())).collect();
-        Residency { memory, segments, warned: false }
+        Residency { memory, segments, damage: damage.clone(), warned: false }
     }
 
     /// Takes note of what a checkpoint refers to, now that it counts.
@@ -37,7 +44,9 @@ impl Residency {
         self.segments.retain(|id, _| needed.iter().any(|segment| segment.segment == *id));
         for expected in needed {
             if let Entry::Vacant(place) = self.segments.entry(expected.segment) {
-                place.insert(Arc::new(Segment::open(&store.paths, store.identity.store, expected)?));
+                let opened = Segment::open(&store.paths, store.identity.store, expected)?;
+                opened.watch(&self.damage);
+                place.insert(Arc::new(opened));
             }
         }
         states.iter().for_each(|state| state.follow_chains(&self.segments));

@@ -17,6 +17,9 @@ use crate::time::Stopwatch;
 use super::plan::{Inputs, PlannedBatch, Take};
 use super::{Driver, Failure, OutputOperationCompleted, OutputOperationStarted, ReplayDifference, lock};
 
+/// A checkpoint is put off, while the state is still being checked, for so many intervals between two at most.
+const INTERVALS_PUT_OFF_MAX: u64 = 8;
+
 /// Whether the outputs of a batch are emitted.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Emit {
@@ -42,12 +45,7 @@ impl Driver {
             progress.active = self.log.activity().since_first().unwrap_or_default();
         }
         drop(progress);
-        if self.batches_since_checkpoint >= self.settings.checkpoint_every_batches && self.may_checkpoint()? {
-            self.checkpoint()?;
-            if self.store.disk.is_in_order() {
-                self.finish_checkpoint()?;
-            }
-        }
+        self.checkpoint_if_due()?;
         self.limit_state(true)?;
         self.note_busy(self.sources_wait);
         Ok(())
@@ -101,6 +99,8 @@ impl Driver {
     /// Records that the batch is done, and what it added to accumulators, unless that is recorded already.
     /// Only then it is added.
     fn finish_batch(&self, done: &DoneRecord, emit: Emit) -> Result<()> {
+        // An output may have passed over an error that it met.
+        self.damage.check()?;
         let deltas = match emit {
             Emit::DoneBefore(deltas, _) => deltas,
             Emit::Yes => {
@@ -202,6 +202,26 @@ impl Driver {
         }
     }
 
+    /// Takes a checkpoint if one is due, all that it would refer to was checked, and no large one is on its way. One that is
+    /// long due does not wait for the check any more: what changed since the last one is kept in memory, and would be
+    /// replayed.
+    pub(super) fn checkpoint_if_due(&mut self) -> Result<()> {
+        let (since, every) = (self.batches_since_checkpoint, self.settings.checkpoint_every_batches);
+        if !self.owes_checkpoint && since < every {
+            return Ok(());
+        }
+        let in_order = self.store.disk.is_in_order();
+        let is_checked =
+            self.sweep.is_over() || in_order || since >= every.saturating_mul(INTERVALS_PUT_OFF_MAX);
+        if is_checked && self.may_checkpoint()? {
+            self.checkpoint()?;
+            if in_order {
+                self.finish_checkpoint()?;
+            }
+        }
+        Ok(())
+    }
+
     /// A checkpoint that is due waits for the one before; batches do not wait for a large one.
     fn may_checkpoint(&mut self) -> Result<bool> {
         let outcome = self.checkpoints.poll()?;
@@ -213,6 +233,8 @@ impl Driver {
     /// written.
     pub(super) fn checkpoint(&mut self) -> Result<()> {
         self.finish_checkpoint()?;
+        self.damage.check()?;
+        self.sweep.finish(&self.executor)?;
         let mut needed: Vec<u64> = self.states.iter().flat_map(|state| state.segments()).collect();
         needed.sort_unstable();
         needed.dedup();
@@ -239,6 +261,7 @@ impl Driver {
         self.next_checkpoint = self.next_checkpoint.next();
         self.next_segment = self.next_segment.next();
         self.batches_since_checkpoint = 0;
+        self.owes_checkpoint = false;
         Ok(())
     }
 

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use crate::checkpoint::matching::{Match, StateMatch};
 use crate::checkpoint::recovery::{Found, read_store};
+use crate::checkpoint::sweep::Sweep;
 use crate::checkpoint::writer::{CheckpointWriter, WriterSetup};
 use crate::config::Settings;
 use crate::dstream::{Input, InputKind, Job};
@@ -24,6 +25,7 @@ use crate::source::{Inlet, run_receiver};
 use crate::state::SEGMENTS_MAX;
 use crate::store::catalog::{Catalog, JOB_BYTES_MAX, RECORD_BYTES_MAX, remove_epoch, sync_epoch};
 use crate::store::extents::{ExtentIndex, ExtentWriter, remove_extent, sync_extent};
+use crate::store::late_damage;
 use crate::store::log_scan::LogContents;
 use crate::store::quarantine::move_there;
 use crate::store::retry::FullDisk;
@@ -72,13 +74,16 @@ pub(crate) fn start(components: Components, job: Job) -> Result<Started> {
     let executor = Arc::new(executor.with_disk(disk.clone()));
     refuse_too_large(&job)?;
     let store = Store::open(&settings.store, &settings.name, disk)?;
-    let found = read_store(&store.paths, store.identity.store, &executor)?;
+    let found = read_store(&store.paths, store.identity.store, &executor, settings.verify_at_start_bytes)?;
     let (plan, matches) = plan_of(&found, &settings, &job.outline());
     plan.check()?;
     let mut report = report_of(&found, plan);
-    let limited = |limit| Residency::new(limit, &job.states(), &found.segments);
+    let limited = |limit| Residency::new(limit, &job.states(), &found.segments, &found.damage);
     let residency = settings.state_memory_bytes_max.map(limited);
-    restore(&job, &found, &matches, &executor)?;
+    if let Err(error) = restore(&job, &found, &matches, &executor) {
+        found.damage.leave_note(&store.disk, &store.paths)?;
+        return Err(error);
+    }
     open_sinks(&job, &found, &settings, &store)?;
     report.quarantined = set_aside(&store, &found)?;
     let mut driver = Driver::assemble(settings, clock, store, executor, job, &found)?;
@@ -89,10 +94,12 @@ pub(crate) fn start(components: Components, job: Job) -> Result<Started> {
     driver.commit_run()?;
     driver.adopt_pending(&found.log)?;
     driver.replay(&found, &mut report)?;
+    late_damage::remove_note(&driver.store.disk, &driver.store.paths)?;
     driver.start_receivers()?;
     driver.variables.before_start(driver.last_time)?;
     driver.log.activity().note_ready();
     driver.ready_ms = driver.now_ms();
+    driver.sweep.begin(driver.store.disk.clone(), driver.shared.wake.clone())?;
     report.took = watch.elapsed();
     report.log();
     Ok(Started { shared: driver.shared.clone(), driver, report })
@@ -176,20 +183,13 @@ impl Driver {
         let index = ExtentIndex::new(found.log.extents.clone());
         let Store { paths, disk, identity, .. } = &store;
         found.log.unfinished.iter().try_for_each(|extent| remove_extent(disk, paths, *extent))?;
-        let checkpoints = CheckpointWriter::start(WriterSetup {
-            disk: disk.clone(),
-            paths: paths.clone(),
-            store: identity.store,
-            catalog: catalog.clone(),
-            extents: index.clone(),
-            full_disk: full_disk.clone(),
-            clock: clock.clone(),
-            retained: found.retained(),
-            retained_count: settings.checkpoints_retained,
-            pinned: found.pins.segments(paths)?,
-            segments: found.recovery.checkpoint.as_ref().map_or(Vec::new(), |chosen| chosen.segments.clone()),
-            done: wake.clone(),
-        })?;
+        let checkpoints = checkpoint_writer(
+            &store,
+            found,
+            &settings,
+            (&catalog, &index, &full_disk),
+            (clock.clone(), wake.clone()),
+        )?;
         let buffer_bytes = settings.receive_buffer_bytes_max;
         let extents = ExtentWriter::new(disk.clone(), paths.clone(), identity.store, index, found.log.end);
         let (log, log_thread) = receive_log::start(extents, buffer_bytes, full_disk.clone(), wake.clone())?;
@@ -205,6 +205,9 @@ impl Driver {
             next_checkpoint: found.newest_checkpoint().next(),
             next_segment: found.newest_segment(&store.paths)?.next(),
             batches_since_checkpoint: 0,
+            owes_checkpoint: false,
+            sweep: Sweep::of(&found.unchecked),
+            damage: found.damage.clone(),
             sources_wait: false,
             listeners: Listeners::default(),
             receiver_reports: ReceiverReports::new(shared.wake.clone()),
@@ -230,6 +233,29 @@ impl Driver {
             last_time,
         })
     }
+}
+
+fn checkpoint_writer(
+    store: &Store,
+    found: &Found,
+    settings: &Settings,
+    (catalog, extents, full_disk): (&Arc<Mutex<Catalog>>, &ExtentIndex, &FullDisk),
+    (clock, done): (Arc<dyn Clock>, Arc<WakeUp>),
+) -> Result<CheckpointWriter> {
+    CheckpointWriter::start(WriterSetup {
+        disk: store.disk.clone(),
+        paths: store.paths.clone(),
+        store: store.identity.store,
+        catalog: catalog.clone(),
+        extents: extents.clone(),
+        full_disk: full_disk.clone(),
+        clock,
+        retained: found.retained(),
+        retained_count: settings.checkpoints_retained,
+        pinned: found.pins.segments(&store.paths)?,
+        segments: found.recovery.checkpoint.as_ref().map_or(Vec::new(), |chosen| chosen.segments.clone()),
+        done,
+    })
 }
 
 /// Whether a batch has to be emitted: not if it was done.
@@ -400,8 +426,12 @@ impl Driver {
         report.differences = std::mem::take(&mut self.watched.differences);
         self.next_batch = BatchId(found.recovery.next_batch);
         let damaged = !report.walked_back.is_empty() || !report.lost_plans.is_empty();
-        if !report.replayed.is_empty() || damaged || found.epochs.len() > EPOCHS_MAX {
+        let piled_up = found.epochs.len() > EPOCHS_MAX;
+        self.owes_checkpoint = !report.replayed.is_empty() || damaged || piled_up;
+        if damaged || piled_up {
             self.checkpoint()?;
+        } else {
+            self.checkpoint_if_due()?;
         }
         if damaged || self.store.disk.is_in_order() {
             // From here on nothing depends on what is damaged.

@@ -103,7 +103,7 @@ pub(crate) fn plan(settings: &Settings, outline: &Outline) -> Result<UpgradePlan
         None => [0; 16],
     };
     let executor = Executor::new(settings.threads, 1)?;
-    let found = read_beside_a_writer(|| read_store(&paths, store, &executor))?;
+    let found = read_beside_a_writer(|| read_store(&paths, store, &executor, u64::MAX))?;
     Ok(plan_of(&found, settings, outline).0)
 }
 

@@ -8,8 +8,9 @@
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// A page is closed once its payload holds this much.
-pub(crate) const PAGE_BYTES: usize = 16 << 10;
+/// A page is closed once its payload holds this much. A key that is looked up costs a page in each part that is
+/// searched: small pages make that cheap, and the directory has 16 bytes for each.
+pub(crate) const PAGE_BYTES: usize = 4 << 10;
 
 /// The trailer frame's payload: the offset and the frame length of the directory, two u64.
 pub(crate) const TRAILER_PAYLOAD_BYTES: usize = 16;

@@ -1,7 +1,5 @@
 //! A store opened to be changed, with what its catalog says.
 
-use std::collections::BTreeMap;
-
 use crate::checkpoint::protocol::History;
 use crate::checkpoint::recovery::{Catalogued, SegmentChecker, read_history};
 use crate::error::{Error, ErrorKind, Result};
@@ -62,7 +60,7 @@ impl Opened {
 
     pub(super) fn checker(&self) -> SegmentChecker<'_> {
         let (paths, executor) = (&self.paths, &self.executor);
-        SegmentChecker { paths, store: self.store, executor, checked: BTreeMap::new() }
+        SegmentChecker::new(paths, self.store, executor)
     }
 
     /// The checkpoint that `text` names, by number or pin; one that no longer counts too, as long as it is known.

@@ -10,6 +10,7 @@
 //! overwritten after each commit, says how far the epoch reaches.
 
 mod ahead;
+mod direct;
 
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -468,8 +469,30 @@ fn read_witness(path: &Path) -> Result<Option<u64>> {
     Ok(Some(header.id))
 }
 
-/// The raw parts of a database, read from a copy.
-fn read_frames(dir: &Path) -> Result<Vec<([u8; 10], Vec<u8>)>> {
+/// Parts of records, by the sequence number of the record and the number of the part.
+type Parts = Vec<([u8; 10], Vec<u8>)>;
+
+/// The raw parts of a database: of its file, or where that leaves a doubt, of a copy that sled opens.
+fn read_frames(dir: &Path) -> Result<Parts> {
+    let is_there = dir.join("db").exists() && dir.join("conf").exists();
+    if is_there
+        && let Some(db) = read_database_file(&dir.join("db"))?
+        && let Some(parts) = direct::read(&db)
+    {
+        return Ok(parts);
+    }
+    read_copy(dir)
+}
+
+/// `None` where it is larger than any that was written by these rules.
+fn read_database_file(path: &Path) -> Result<Option<Vec<u8>>> {
+    match read_small(path, 2 * SEGMENT_BYTES as u64) {
+        Err(error) if error.kind() == ErrorKind::Corrupt => Ok(None),
+        read => read,
+    }
+}
+
+fn read_copy(dir: &Path) -> Result<Parts> {
     let scratch = private_tempdir("millpond-")?;
     if !copy_database(dir, scratch.path())? {
         return Ok(Vec::new());
@@ -517,7 +540,7 @@ fn copy_database(from: &Path, to: &Path) -> Result<bool> {
 }
 
 /// Joins parts to frames and keeps the longest sound sequence from the first record on.
-fn fold_frames(contents: &mut EpochContents, store: [u8; 16], parts: Vec<([u8; 10], Vec<u8>)>) -> Result<()> {
+fn fold_frames(contents: &mut EpochContents, store: [u8; 16], parts: Parts) -> Result<()> {
     let mut frames: Vec<(u64, Vec<u8>)> = Vec::new();
     for (key, part) in parts {
         let seq = u64::from_be_bytes([key[0], key[1], key[2], key[3], key[4], key[5], key[6], key[7]]);

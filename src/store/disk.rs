@@ -43,6 +43,11 @@ impl Disk {
         }
     }
 
+    /// Whether a test wants the sweep behind a start to wait.
+    pub(crate) fn holds_sweep(&self) -> bool {
+        self.faults.as_ref().is_some_and(|faults| faults.holds_sweep())
+    }
+
     /// Whether a test wants checkpoints written before the next batch begins.
     pub(crate) fn is_in_order(&self) -> bool {
         self.faults.as_ref().is_some_and(|faults| faults.is_in_order())

@@ -51,6 +51,14 @@ impl FaultPlan {
         Ok(Step::Whole)
     }
 
+    /// Whether the sweep behind a start has to wait.
+    pub(crate) fn holds_sweep(&self) -> bool {
+        #[cfg(any(test, feature = "testkit"))]
+        return self.planned.holds_sweep.load(Ordering::SeqCst);
+        #[cfg(not(any(test, feature = "testkit")))]
+        false
+    }
+
     /// Whether a checkpoint is on the disk before the next batch begins, so that steps come in one order.
     pub(crate) fn is_in_order(&self) -> bool {
         #[cfg(any(test, feature = "testkit"))]
@@ -132,6 +140,7 @@ mod planned {
     #[derive(Debug, Default)]
     pub(super) struct Planned {
         pub(super) in_order: bool,
+        pub(super) holds_sweep: AtomicBool,
         faults: Vec<(Range<u64>, FaultKind)>,
         slow: Option<(Arc<ManualClock>, u64)>,
         crashed_at: AtomicU64,
@@ -234,6 +243,25 @@ mod planned {
         pub fn failing_reads(reads: Range<u64>) -> Arc<Self> {
             let planned = Planned { failing_reads: reads, ..Planned::default() };
             Arc::new(FaultPlan { planned, ..FaultPlan::default() })
+        }
+
+        /// What a start leaves unchecked of the state stays so until [`release_sweep`](FaultPlan::release_sweep), or until
+        /// a checkpoint cannot wait for it any more.
+        ///
+        /// ```
+        /// use millpond::testkit::FaultPlan;
+        ///
+        /// let plan = FaultPlan::holding_sweep();
+        /// plan.release_sweep();
+        /// ```
+        pub fn holding_sweep() -> Arc<Self> {
+            let planned = Planned { holds_sweep: AtomicBool::new(true), ..Planned::default() };
+            Arc::new(FaultPlan { planned, ..FaultPlan::default() })
+        }
+
+        /// Lets the check of the state go on.
+        pub fn release_sweep(&self) {
+            self.planned.holds_sweep.store(false, Ordering::SeqCst);
         }
 
         /// The openings and reads of stored files that were begun, in their order.

@@ -8,6 +8,7 @@
 //!   log/N.extent           received blocks, append-only; log/witness: how far they are durable
 //!   state/N.segment        checkpointed state, one file per checkpoint, never changed
 //!   pins/NAME.pin          a checkpoint that is kept under a name
+//!   suspect                state that a job read was damaged: the next start checks all of it first
 //!   quarantine/            damaged files that nothing refers to any more, under the same names
 //! ```
 //!
@@ -19,6 +20,7 @@ pub(crate) mod disk;
 pub(crate) mod extents;
 mod fault;
 mod identity;
+pub(crate) mod late_damage;
 pub(crate) mod log_scan;
 pub(crate) mod pins;
 mod private;
@@ -75,6 +77,10 @@ impl StorePaths {
 
     pub(crate) fn pins(&self) -> PathBuf {
         self.root.join("pins")
+    }
+
+    pub(crate) fn suspect(&self) -> PathBuf {
+        self.root.join("suspect")
     }
 
     pub(crate) fn quarantine(&self) -> PathBuf {

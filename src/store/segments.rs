@@ -1,20 +1,21 @@
 //! The files of checkpointed state: pages of entries, then a directory, then a trailer.
 //!
 //! A segment belongs to one checkpoint and holds, for each operator and key group that changed, either a
-//! delta or a base. It is written once and read in place: a restart reads the directory and checks every
-//! page, and looks entries up in the pages only when their keys come up.
+//! delta or a base. It is written once and read in place: a restart reads the directory and looks entries
+//! up in the pages when their keys come up. A page is checked whenever it is read.
 
 mod encoder;
 mod lookup;
+mod source;
 mod writer;
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 pub(crate) use encoder::GroupEncoder;
+pub(crate) use source::GroupSource;
 pub(crate) use writer::SegmentWriter;
 #[cfg(any(test, feature = "tool"))]
 pub(crate) use writer::write_segment;
@@ -22,10 +23,11 @@ pub(crate) use writer::write_segment;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::frame::{FrameHeader, FrameKind, HEADER_BYTES, decode_frame};
 use crate::format::records::{Directory, GroupDirectory, Record, SegmentHeader, SegmentRef};
-use crate::format::segment::{Entry, TRAILER_PAYLOAD_BYTES, entries, parse_trailer};
+use crate::format::segment::{Entry, TRAILER_PAYLOAD_BYTES, parse_trailer};
 use crate::id::SegmentId;
 use crate::record::schema_hash;
 use crate::store::disk::{open_to_read, read_at};
+use crate::store::late_damage::LateDamage;
 use crate::store::{Disk, StorePaths, numbered_entries};
 
 const TRAILER_BYTES: u64 = (HEADER_BYTES + TRAILER_PAYLOAD_BYTES) as u64;
@@ -108,6 +110,8 @@ pub(crate) struct Segment {
     path: PathBuf,
     length: u64,
     operators: BTreeMap<String, StoredOperator>,
+    /// Who is told of damage that is found in a page.
+    watch: OnceLock<Arc<LateDamage>>,
 }
 
 /// What a segment holds of one operator.
@@ -115,7 +119,7 @@ pub(crate) struct Segment {
 struct StoredOperator {
     schema: Arc<str>,
     schema_hash: u64,
-    groups: BTreeMap<u16, GroupDirectory>,
+    groups: BTreeMap<u16, Arc<GroupDirectory>>,
 }
 
 impl Segment {
@@ -140,7 +144,8 @@ impl Segment {
             let message = format!("{} has {length} bytes, not {}", path.display(), expected.length);
             return Err(Error::corrupt(message));
         }
-        let mut segment = Segment { id, file, path, length, operators: BTreeMap::new() };
+        let mut segment =
+            Segment { id, file, path, length, operators: BTreeMap::new(), watch: OnceLock::new() };
         let read = segment.read_directory(store, expected.directory_crc);
         let directory = read.map_err(|error| error.within(segment.path.display()))?;
         for operator in directory.operators {
@@ -148,7 +153,7 @@ impl Segment {
             let stored = StoredOperator {
                 schema_hash: schema_hash(&operator.schema),
                 schema: operator.schema.into(),
-                groups: operator.groups.into_iter().map(|group| (group.group, group)).collect(),
+                groups: operator.groups.into_iter().map(|group| (group.group, Arc::new(group))).collect(),
             };
             if stored.groups.len() < listed || segment.operators.contains_key(&operator.name) {
                 let message = format!("its directory has a key group of `{}` twice", operator.name);
@@ -200,7 +205,7 @@ impl Segment {
         let path = segment_path(paths, id);
         let file = File::open(&path).ok()?;
         let length = file.metadata().ok()?.len();
-        let segment = Segment { id, file, path, length, operators: BTreeMap::new() };
+        let segment = Segment { id, file, path, length, operators: BTreeMap::new(), watch: OnceLock::new() };
         Some(SegmentHeader::from_frame(&segment.read_frame(0).ok()?).ok()?.1.store)
     }
 
@@ -242,8 +247,9 @@ impl Segment {
     ///
     /// # Errors
     /// The first damaged page, as [`ErrorKind::Corrupt`] naming file, place, operator and key group.
+    #[cfg(test)]
     pub(crate) fn verify(self: &Arc<Self>) -> Result<()> {
-        self.all_groups().try_for_each(|(name, group)| self.verify_group(name, group))
+        self.parts().iter().try_for_each(|(operator, part)| part.verify(operator, || false))
     }
 
     /// Checks every page and says what is wrong with each key group, one line each. `read` is told the bytes
@@ -254,9 +260,9 @@ impl Segment {
     #[cfg(feature = "tool")]
     pub(crate) fn damage(self: &Arc<Self>, read: impl Fn(u64)) -> Result<Vec<String>> {
         let mut damage = Vec::new();
-        for (name, group) in self.all_groups() {
-            read(group.bytes);
-            match self.verify_group(name, group) {
+        for (operator, part) in self.parts() {
+            read(part.group.bytes);
+            match part.verify(&operator, || false) {
                 Err(error) if error.kind() == ErrorKind::Corrupt => damage.push(error.chain()),
                 outcome => outcome?,
             }
@@ -264,260 +270,43 @@ impl Segment {
         Ok(damage)
     }
 
+    /// From now on damage in a page is told to `watch`, whoever reads it.
+    pub(crate) fn watch(&self, watch: &Arc<LateDamage>) {
+        // A segment that is watched already has told the same one.
+        let _ = self.watch.set(watch.clone());
+    }
+
+    fn tell(&self, error: Error) -> Error {
+        // A page of another version than its segment is damage too, as far as a job that runs is concerned.
+        if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Incompatible)
+            && let Some(watch) = self.watch.get()
+        {
+            watch.note(&error);
+        }
+        error
+    }
+
+    /// All that it holds, in the order in which it is in the file, each with its operator.
+    pub(crate) fn parts(self: &Arc<Self>) -> Vec<(String, GroupSource)> {
+        let source =
+            |group: &Arc<GroupDirectory>| GroupSource { segment: self.clone(), group: group.clone() };
+        let mut parts: Vec<_> =
+            self.all_groups().map(|(name, group)| (name.clone(), source(group))).collect();
+        parts.sort_by_key(|(_, part)| part.group.pages.first().map_or(0, |page| page.offset));
+        parts
+    }
+
     /// What all pages take, as far as the directory can be believed.
-    #[cfg(feature = "tool")]
     pub(crate) fn pages_bytes(&self) -> u64 {
         self.all_groups().fold(0, |sum, (_, group)| sum.saturating_add(group.bytes))
     }
 
-    fn all_groups(&self) -> impl Iterator<Item = (&String, &GroupDirectory)> {
+    fn all_groups(&self) -> impl Iterator<Item = (&String, &Arc<GroupDirectory>)> {
         self.operators
             .iter()
             .flat_map(|(name, stored)| stored.groups.values().map(move |group| (name, group)))
     }
-
-    fn verify_group(self: &Arc<Self>, name: &str, group: &GroupDirectory) -> Result<()> {
-        let source = GroupSource { segment: self.clone(), group: group.clone() };
-        let mut found = 0;
-        source
-            .for_each(|_| {
-                found += 1;
-                Ok(())
-            })
-            .map_err(|error| error.within(format!("state of `{name}`")))?;
-        if found != group.entries {
-            let message = format!(
-                "{}: key group {} of `{name}` has {found} entries, not {}",
-                self.path.display(),
-                group.group,
-                group.entries
-            );
-            return Err(Error::corrupt(message));
-        }
-        Ok(())
-    }
-}
-
-/// One key group of one operator in one segment.
-#[derive(Clone, Debug)]
-pub(crate) struct GroupSource {
-    segment: Arc<Segment>,
-    pub(crate) group: GroupDirectory,
-}
-
-impl GroupSource {
-    pub(crate) fn segment(&self) -> &Arc<Segment> {
-        &self.segment
-    }
-
-    pub(crate) fn segment_id(&self) -> SegmentId {
-        self.segment.id
-    }
-
-    /// The checkpoint that wrote the segment.
-    #[cfg(feature = "tool")]
-    pub(crate) fn written_by(&self) -> Result<u64> {
-        let header = self.segment.read_frame(0).and_then(|frame| SegmentHeader::from_frame(&frame));
-        header.map(|(_, header)| header.checkpoint).map_err(|error| error.within(self.segment.path.display()))
-    }
-
-    fn page(&self, at: u64, page: &mut Vec<u8>) -> Result<()> {
-        let segment = &self.segment;
-        let place = |error: Error| {
-            error.within(format!(
-                "{}, page at byte {at} (key group {})",
-                segment.path.display(),
-                self.group.group
-            ))
-        };
-        let cut = || place(Error::corrupt("it runs over the end of the file"));
-        let mut header = [0; HEADER_BYTES];
-        if at.checked_add(HEADER_BYTES as u64).is_none_or(|end| end > segment.length) {
-            return Err(cut());
-        }
-        let io = |cause| Error::io(format!("read {}", segment.path.display()), cause);
-        segment.file.read_exact_at(&mut header, at).map_err(io)?;
-        let header = FrameHeader::parse(&header).map_err(place)?;
-        if at + header.frame_bytes() > segment.length {
-            return Err(cut());
-        }
-        page.resize(header.length as usize, 0);
-        segment.file.read_exact_at(page, at + HEADER_BYTES as u64).map_err(io)?;
-        header.expect(FrameKind::Page).and_then(|()| header.check(page)).map_err(place)?;
-        if header.id != u64::from(self.group.group) {
-            return Err(place(Error::corrupt(format!("it is of key group {}", header.id))));
-        }
-        Ok(())
-    }
-
-    /// Calls `each` with every page's place and payload.
-    #[cfg(feature = "tool")]
-    pub(crate) fn for_each_page(
-        &self,
-        mut each: impl FnMut(&crate::format::records::PageRef, &[u8]) -> Result<()>,
-    ) -> Result<()> {
-        let mut page = Vec::new();
-        self.group.pages.iter().try_for_each(|place| {
-            self.page(place.offset, &mut page)?;
-            each(place, &page)
-        })
-    }
-
-    /// Calls `each` with every entry, ordered by (hash, key).
-    pub(crate) fn for_each(&self, mut each: impl FnMut(Entry<'_>) -> Result<()>) -> Result<()> {
-        let mut page = Vec::new();
-        for place in &self.group.pages {
-            self.page(place.offset, &mut page)?;
-            for entry in entries(&page) {
-                each(entry?)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Calls `each` with every entry that can be read, in the same order. Returns how many pages cannot.
-    ///
-    /// # Errors
-    /// What is no damage, and those of `each`.
-    #[cfg(feature = "tool")]
-    pub(crate) fn for_each_sound(&self, mut each: impl FnMut(Entry<'_>)) -> Result<u64> {
-        let (mut page, mut damaged) = (Vec::new(), 0);
-        for place in &self.group.pages {
-            match self.page(place.offset, &mut page) {
-                Err(error) if error.kind() == ErrorKind::Corrupt => {
-                    damaged += 1;
-                    continue;
-                }
-                read => read?,
-            }
-            let read: Result<Vec<Entry<'_>>> = entries(&page).collect();
-            match read {
-                Ok(entries) => entries.into_iter().for_each(&mut each),
-                Err(_) => damaged += 1,
-            }
-        }
-        Ok(damaged)
-    }
-
-    /// Looks a key up: `None` when this segment says nothing about it, `Some(None)` when it was removed.
-    pub(crate) fn find(&self, hash: u64, key: &[u8], page: &mut Vec<u8>) -> Result<Option<Option<Vec<u8>>>> {
-        // Entries of one hash may begin at the end of the page before the first that starts with it.
-        let after = self.group.pages.partition_point(|place| place.first_hash < hash);
-        for place in &self.group.pages[after.saturating_sub(1)..] {
-            if place.first_hash > hash {
-                break;
-            }
-            self.page(place.offset, page)?;
-            for entry in entries(page) {
-                let entry = entry?;
-                if entry.hash == hash && entry.key == key {
-                    return Ok(Some(entry.value.map(<[u8]>::to_vec)));
-                }
-            }
-        }
-        Ok(None)
-    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const STORE: [u8; 16] = [9; 16];
-
-    type Rows = BTreeMap<(u64, Vec<u8>), Option<Vec<u8>>>;
-
-    fn write(paths: &StorePaths, rows: &Rows) -> SegmentRef {
-        let entries =
-            rows.iter().map(|((hash, key), value)| Entry { hash: *hash, key, value: value.as_deref() });
-        let group = EncodedGroup::encode(5, true, LiveSize::default(), entries).unwrap();
-        let state = EncodedState {
-            operators: vec![EncodedOperator {
-                name: "totals".into(),
-                schema: "bytes".into(),
-                groups: vec![group],
-            }],
-        };
-        let header = SegmentHeader { store: STORE, checkpoint: 1 };
-        write_segment(&Disk::default(), paths, SegmentId(4), &header, &state).unwrap()
-    }
-
-    fn store() -> (tempfile::TempDir, StorePaths) {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir(dir.path().join("state")).unwrap();
-        let paths = StorePaths::new(dir.path());
-        (dir, paths)
-    }
-
-    fn rows(keys: u64, hash_of: impl Fn(u64) -> u64) -> Rows {
-        let value = |key: u64| (!key.is_multiple_of(7)).then(|| vec![key as u8; (key % 50) as usize]);
-        (0..keys).map(|key| ((hash_of(key), key.to_be_bytes().to_vec()), value(key))).collect()
-    }
-
-    #[test]
-    fn what_is_written_is_found_also_where_many_keys_share_a_hash() {
-        for rows in [rows(3_000, |key| key * 0x9e37), rows(3_000, |key| key / 1_000), Rows::new()] {
-            let (_dir, paths) = store();
-            let written = write(&paths, &rows);
-            let segment = Arc::new(Segment::open(&paths, STORE, &written).unwrap());
-            segment.verify().unwrap();
-            let source = segment.groups_of("totals").remove(0);
-            let mut page = Vec::new();
-            for ((hash, key), value) in &rows {
-                assert_eq!(source.find(*hash, key, &mut page).unwrap().as_ref(), Some(value));
-            }
-            for step in [1, 7, 400] {
-                let wanted: Vec<(u64, &[u8])> = rows
-                    .keys()
-                    .step_by(step)
-                    .flat_map(|(hash, key)| [(*hash, &b"absent"[..]), (*hash, key)])
-                    .collect();
-                let mut found = Rows::new();
-                let note = |at: usize, value: Option<&[u8]>| {
-                    let key = (wanted[at].0, wanted[at].1.to_vec());
-                    assert!(found.insert(key, value.map(<[u8]>::to_vec)).is_none());
-                };
-                source.find_sorted(&wanted, &mut page, note).unwrap();
-                let expected = rows.iter().step_by(step).map(|(key, value)| (key.clone(), value.clone()));
-                assert_eq!(found, expected.collect::<Rows>());
-            }
-            assert_eq!(source.find(u64::MAX, b"absent", &mut page).unwrap(), None);
-            assert_eq!(source.find(500, b"absent", &mut page).unwrap(), None);
-            assert!(segment.groups_of("other").is_empty());
-        }
-    }
-
-    #[test]
-    fn values_of_another_schema_are_refused() {
-        let (_dir, paths) = store();
-        let written = write(&paths, &rows(10, |key| key));
-        let segment = Segment::open(&paths, STORE, &written).unwrap();
-        segment.expect_schema("totals", schema_hash("bytes")).unwrap();
-        segment.expect_schema("other", schema_hash("u64")).unwrap();
-        let refused = segment.expect_schema("totals", schema_hash("u64")).unwrap_err();
-        assert_eq!(refused.kind(), ErrorKind::Corrupt);
-        assert!(refused.to_string().contains("of the schema bytes"), "{refused}");
-    }
-
-    proptest! {
-        #![proptest_config(crate::cases::cases(200))]
-        #[test]
-        fn any_damage_is_a_typed_error(at in any::<prop::sample::Index>(), bit in 0u8..8, cut in any::<bool>()) {
-            let (_dir, paths) = store();
-            let written = write(&paths, &rows(700, |key| key * 0x9e37));
-            let path = segment_path(&paths, SegmentId(4));
-            let mut bytes = std::fs::read(&path).unwrap();
-            let at = at.index(bytes.len());
-            if cut {
-                bytes.truncate(at);
-            } else {
-                bytes[at] ^= 1 << bit;
-            }
-            std::fs::write(&path, bytes).unwrap();
-            let checked = Segment::open(&paths, STORE, &written).and_then(|segment| Arc::new(segment).verify());
-            let kind = checked.unwrap_err().kind();
-            prop_assert!(matches!(kind, ErrorKind::Corrupt | ErrorKind::Incompatible), "{kind:?}");
-        }
-    }
-}
+mod tests;

@@ -12,7 +12,8 @@ use crate::inspect::state::Committed;
 use crate::store::catalog::list_epochs;
 
 /// What belongs into a store, next to the files that have numbers.
-const OWN: [&str; 8] = ["millpond.id", "lock", "epochs", "log", "state", "pins", "quarantine", "log/witness"];
+const OWN: [&str; 9] =
+    ["millpond.id", "lock", "epochs", "log", "state", "pins", "quarantine", "suspect", "log/witness"];
 
 /// Segments that are not needed are found in any case: here is the rest.
 pub(super) fn check(

@@ -182,7 +182,7 @@ fn base(
 ) -> Result<Base> {
     let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get());
     let executor = Executor::new(threads, 1)?;
-    let mut checker = SegmentChecker { paths, store, executor: &executor, checked: BTreeMap::new() };
+    let mut checker = SegmentChecker::new(paths, store, &executor);
     let mut chosen = None;
     for (_, record) in history.checkpoints.iter().rev() {
         match checker.check(record) {

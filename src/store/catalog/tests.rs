@@ -192,3 +192,43 @@ fn the_next_epoch_is_there_before_it_is_needed_and_goes_when_it_is_not() {
     let found = [1, 2].map(|epoch| batches(&read_epoch(&paths, [7; 16], EpochId(epoch)).unwrap())).concat();
     assert_eq!(found, (1..=batch).collect::<Vec<_>>());
 }
+
+/// A store of one epoch with records of all lengths, and the bytes of its database.
+fn database() -> (tempfile::TempDir, PathBuf, Vec<u8>) {
+    let dir = tempfile::tempdir().unwrap();
+    let paths = StorePaths::new(dir.path());
+    let mut catalog = begin(&paths);
+    for batch in 1..=150 {
+        let outputs = vec!["x".repeat(batch as usize * if batch % 50 == 0 { 150 } else { 3 })];
+        catalog.append(&DoneRecord { outputs, ..done(batch) }).unwrap();
+    }
+    assert_eq!(catalog.epoch(), EpochId(1));
+    drop(catalog);
+    let database = epoch_dir(&paths, EpochId(1));
+    let bytes = std::fs::read(database.join("db")).unwrap();
+    (dir, database, bytes)
+}
+
+#[test]
+fn the_file_says_what_sled_says() {
+    let (_dir, database, bytes) = database();
+    let parts = direct::read(&bytes).expect("nothing is left to sled");
+    assert!(parts.len() > 150);
+    assert_eq!(parts, read_copy(&database).unwrap());
+}
+
+#[test]
+fn a_damaged_file_is_left_to_sled_and_a_cut_one_has_a_part() {
+    let (_dir, _, bytes) = database();
+    let sound = direct::read(&bytes).unwrap();
+    for at in (20..bytes.len()).step_by(211) {
+        let mut flipped = bytes.clone();
+        flipped[at] ^= 1 << (at % 8);
+        let read = direct::read(&flipped);
+        let is_padding = bytes[at..].iter().all(|byte| *byte == 0);
+        assert!(read.is_none() || is_padding, "byte {at}");
+        if let Some(cut) = direct::read(&bytes[..at]) {
+            assert_eq!(cut, sound[..cut.len()], "cut at {at}");
+        }
+    }
+}

@@ -4,6 +4,7 @@ use crate::error::Result;
 use crate::format::segment::entries;
 
 use super::GroupSource;
+use super::source::Chunk;
 
 impl GroupSource {
     /// Looks up keys that are ordered by hash, each page read at most once. `found` is told the place of each key that
@@ -19,13 +20,13 @@ impl GroupSource {
         while let Some((hash, _)) = keys.get(from) {
             // Entries of one hash may begin at the end of the page before the first that starts with it.
             at = at.max(pages.partition_point(|place| place.first_hash < *hash).saturating_sub(1));
-            let Some(place) = pages.get(at) else { return Ok(()) };
+            let Some(mut before) = pages.get(at).map(|place| place.first_hash) else { return Ok(()) };
             let last_hash = pages.get(at + 1).map_or(u64::MAX, |next| next.first_hash);
             let until = from + keys[from..].partition_point(|(hash, _)| *hash <= last_hash);
-            self.page(place.offset, page)?;
             let mut next = from;
-            for entry in entries(page) {
-                let entry = entry?;
+            for (number, entry) in entries(self.page(at, 0, &mut Chunk::new(page))?).enumerate() {
+                let entry = self.in_order(at, number, before, entry)?;
+                before = entry.hash;
                 next += keys[next..until].iter().take_while(|(hash, _)| *hash < entry.hash).count();
                 if next == until {
                     break;
@@ -45,7 +46,12 @@ impl GroupSource {
 
     /// Reads the payload of a page by its number, `false` when there are no more.
     pub(crate) fn nth_page(&self, number: usize, page: &mut Vec<u8>) -> Result<bool> {
-        let Some(place) = self.group.pages.get(number) else { return Ok(false) };
-        self.page(place.offset, page).map(|()| true)
+        if number >= self.group.pages.len() {
+            return Ok(false);
+        }
+        let payload = self.page_range(number, 0, &mut Chunk::new(page))?;
+        page.truncate(payload.end);
+        page.drain(..payload.start);
+        Ok(true)
     }
 }

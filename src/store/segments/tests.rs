@@ -1,0 +1,98 @@
+use super::*;
+use proptest::prelude::*;
+
+const STORE: [u8; 16] = [9; 16];
+
+type Rows = BTreeMap<(u64, Vec<u8>), Option<Vec<u8>>>;
+
+fn write(paths: &StorePaths, rows: &Rows) -> SegmentRef {
+    let entries = rows.iter().map(|((hash, key), value)| Entry { hash: *hash, key, value: value.as_deref() });
+    let group = EncodedGroup::encode(5, true, LiveSize::default(), entries).unwrap();
+    let state = EncodedState {
+        operators: vec![EncodedOperator {
+            name: "totals".into(),
+            schema: "bytes".into(),
+            groups: vec![group],
+        }],
+    };
+    let header = SegmentHeader { store: STORE, checkpoint: 1 };
+    write_segment(&Disk::default(), paths, SegmentId(4), &header, &state).unwrap()
+}
+
+fn store() -> (tempfile::TempDir, StorePaths) {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("state")).unwrap();
+    let paths = StorePaths::new(dir.path());
+    (dir, paths)
+}
+
+fn rows(keys: u64, hash_of: impl Fn(u64) -> u64) -> Rows {
+    let value = |key: u64| (!key.is_multiple_of(7)).then(|| vec![key as u8; (key % 50) as usize]);
+    (0..keys).map(|key| ((hash_of(key), key.to_be_bytes().to_vec()), value(key))).collect()
+}
+
+#[test]
+fn what_is_written_is_found_also_where_many_keys_share_a_hash() {
+    for rows in [rows(3_000, |key| key * 0x9e37), rows(3_000, |key| key / 1_000), Rows::new()] {
+        let (_dir, paths) = store();
+        let written = write(&paths, &rows);
+        let segment = Arc::new(Segment::open(&paths, STORE, &written).unwrap());
+        segment.verify().unwrap();
+        let source = segment.groups_of("totals").remove(0);
+        let mut page = Vec::new();
+        for ((hash, key), value) in &rows {
+            assert_eq!(source.find(*hash, key, &mut page).unwrap().as_ref(), Some(value));
+        }
+        for step in [1, 7, 400] {
+            let wanted: Vec<(u64, &[u8])> = rows
+                .keys()
+                .step_by(step)
+                .flat_map(|(hash, key)| [(*hash, &b"absent"[..]), (*hash, key)])
+                .collect();
+            let mut found = Rows::new();
+            let note = |at: usize, value: Option<&[u8]>| {
+                let key = (wanted[at].0, wanted[at].1.to_vec());
+                assert!(found.insert(key, value.map(<[u8]>::to_vec)).is_none());
+            };
+            source.find_sorted(&wanted, &mut page, note).unwrap();
+            let expected = rows.iter().step_by(step).map(|(key, value)| (key.clone(), value.clone()));
+            assert_eq!(found, expected.collect::<Rows>());
+        }
+        assert_eq!(source.find(u64::MAX, b"absent", &mut page).unwrap(), None);
+        assert_eq!(source.find(500, b"absent", &mut page).unwrap(), None);
+        assert!(segment.groups_of("other").is_empty());
+    }
+}
+
+#[test]
+fn values_of_another_schema_are_refused() {
+    let (_dir, paths) = store();
+    let written = write(&paths, &rows(10, |key| key));
+    let segment = Segment::open(&paths, STORE, &written).unwrap();
+    segment.expect_schema("totals", schema_hash("bytes")).unwrap();
+    segment.expect_schema("other", schema_hash("u64")).unwrap();
+    let refused = segment.expect_schema("totals", schema_hash("u64")).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Corrupt);
+    assert!(refused.to_string().contains("of the schema bytes"), "{refused}");
+}
+
+proptest! {
+    #![proptest_config(crate::cases::cases(200))]
+    #[test]
+    fn any_damage_is_a_typed_error(at in any::<prop::sample::Index>(), bit in 0u8..8, cut in any::<bool>()) {
+        let (_dir, paths) = store();
+        let written = write(&paths, &rows(700, |key| key * 0x9e37));
+        let path = segment_path(&paths, SegmentId(4));
+        let mut bytes = std::fs::read(&path).unwrap();
+        let at = at.index(bytes.len());
+        if cut {
+            bytes.truncate(at);
+        } else {
+            bytes[at] ^= 1 << bit;
+        }
+        std::fs::write(&path, bytes).unwrap();
+        let checked = Segment::open(&paths, STORE, &written).and_then(|segment| Arc::new(segment).verify());
+        let kind = checked.unwrap_err().kind();
+        prop_assert!(matches!(kind, ErrorKind::Corrupt | ErrorKind::Incompatible), "{kind:?}");
+    }
+}
