@@ -201,8 +201,12 @@ impl<K: Key, V: Data, A: Aggregator<V>> MapSide<A::Combined> for Combine<K, V, A
     fn run(&self, task: &TaskContext, partition: usize) -> Result<Run<A::Combined>> {
         let unused = self.unused_tables.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut table = unused.unwrap_or_default();
-        let how = &*self.aggregator;
-        self.input.compute(task, partition, &mut |chunk| table.add_all(chunk, how))?;
+        let mut scratch = Vec::new();
+        self.input.compute(task, partition, &mut |chunk| {
+            chunk.drain(..).try_for_each(|(key, value)| {
+                key.with_key_bytes(&mut scratch, |key| table.add(key, value, &*self.aggregator))
+            })
+        })?;
         let run = table.take_run()?;
         self.unused_tables.lock().unwrap_or_else(PoisonError::into_inner).push(table);
         Ok(run)

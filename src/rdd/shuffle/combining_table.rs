@@ -3,18 +3,14 @@
 //! A task meets most of its keys many times, and each once more when they leave. So keys are found by a hash that costs
 //! less than the stored one, which is computed for the distinct keys only, and a key of up to 16 bytes is two integers
 //! in the entry that has its value: a value that joins one that is there mostly costs one read of the index and one
-//! of the entry, and the reads of many keys are under way together. Entries are in the order in which their keys came,
-//! whatever the hash.
+//! of the entry. Entries are in the order in which their keys came, whatever the hash.
 
 use crate::error::{Error, Result};
 use crate::rdd::shuffle::{Aggregator, Run, check_key_bytes, check_records};
-use crate::record::{Data, Key, hash_of};
+use crate::record::{Data, hash_of};
 
 /// Keys up to this long are held in their entries.
 const SHORT: usize = 16;
-
-/// So many keys are looked for together.
-const GROUP: usize = 64;
 
 /// The index has so many slots at first, as a power of two.
 const FIRST_SLOTS: u32 = 13;
@@ -34,39 +30,11 @@ pub(super) struct CombiningTable<C> {
     slots: Vec<u64>,
     entries: Vec<Entry<C>>,
     long_keys: Vec<u8>,
-    /// The keys that are looked for, kept for its memory.
-    probes: Vec<Probe>,
-}
-
-/// A key that is looked for.
-struct Probe {
-    hash: u64,
-    /// A short key, filled up with zeros; of a longer one nothing, and its hash.
-    head: [u64; 2],
-    length: usize,
-}
-
-impl Probe {
-    #[inline]
-    fn of(key: &[u8]) -> Self {
-        let length = key.len();
-        if length <= SHORT {
-            let head = short_key(key);
-            return Probe { hash: hash_of_short(head, length), head, length };
-        }
-        let hash = hash_of(key);
-        Probe { hash, head: [0, hash], length }
-    }
 }
 
 impl<C> Default for CombiningTable<C> {
     fn default() -> Self {
-        CombiningTable {
-            slots: vec![0; 1 << FIRST_SLOTS],
-            entries: Vec::new(),
-            long_keys: Vec::new(),
-            probes: Vec::new(),
-        }
+        CombiningTable { slots: vec![0; 1 << FIRST_SLOTS], entries: Vec::new(), long_keys: Vec::new() }
     }
 }
 
@@ -77,76 +45,38 @@ enum Found {
 }
 
 impl<C: Data> CombiningTable<C> {
-    /// Adds the values of some pairs to what their keys have.
+    /// Adds a value to what its key has.
     ///
     /// # Errors
     /// When there are more keys or bytes of them than 32 bits can number.
-    pub(super) fn add_all<K: Key, V>(
-        &mut self,
-        pairs: &mut Vec<(K, V)>,
-        how: &impl Aggregator<V, Combined = C>,
-    ) -> Result<()> {
-        let (mut probes, mut scratch) = (std::mem::take(&mut self.probes), Vec::new());
-        let mut pairs = pairs.drain(..);
-        while !pairs.as_slice().is_empty() {
-            probes.clear();
-            let group = pairs.as_slice().iter().take(GROUP);
-            probes.extend(group.map(|(key, _)| key.with_key_bytes(&mut scratch, Probe::of)));
-            self.touch(&probes);
-            for (probe, (key, value)) in probes.iter().zip(pairs.by_ref()) {
-                if probe.length <= SHORT {
-                    self.add(probe, &[], value, how)?;
-                } else {
-                    key.with_key_bytes(&mut scratch, |key| self.add(probe, key, value, how))?;
-                }
-            }
-        }
-        self.probes = probes;
-        Ok(())
-    }
-
-    /// Reads the slots and then the entries where these keys probably are, so that they are in the cache when they are
-    /// asked for: these reads do not wait for each other.
     #[inline]
-    fn touch(&self, probes: &[Probe]) {
-        let mut held = [0; GROUP];
-        for (held, probe) in held.iter_mut().zip(probes) {
-            *held = self.slots[home(probe.hash, self.slots.len())];
-        }
-        let mut read = 0;
-        for (held, probe) in held.iter().zip(probes) {
-            if held >> 32 == probe.hash >> 32 {
-                let entry = self.entries.get((*held as u32 as usize).wrapping_sub(1));
-                read ^= entry.map_or(0, |entry| entry.head[0]);
-            }
-        }
-        std::hint::black_box(read);
-    }
-
-    /// Adds a value to what its key has. The bytes are those of a long key only.
-    #[inline]
-    fn add<V>(
+    pub(super) fn add<V>(
         &mut self,
-        probe: &Probe,
         key: &[u8],
         value: V,
         how: &impl Aggregator<V, Combined = C>,
     ) -> Result<()> {
-        let Probe { hash, head, length } = *probe;
-        let found = if length <= SHORT {
-            self.find(hash, |entry, _| entry.head == head && entry.length as usize == length)
+        let (hash, head, found);
+        if key.len() <= SHORT {
+            head = short_key(key);
+            hash = hash_of_short(head, key.len());
+            found = self.find(hash, |entry, _| entry.head == head && entry.length as usize == key.len());
         } else {
-            self.find(hash, |entry, long_keys| {
-                entry.head[1] == hash && entry.length as usize == length && entry.long_key(long_keys) == key
-            })
-        };
+            hash = hash_of(key);
+            head = [self.long_keys.len() as u64, hash];
+            found = self.find(hash, |entry, long_keys| {
+                entry.head[1] == hash
+                    && entry.length as usize == key.len()
+                    && entry.long_key(long_keys) == key
+            });
+        }
         match found {
             Found::Entry(at) => {
                 let combined = &mut self.entries[at].combined;
                 *combined = combined.take().map(|before| how.merge_value(before, value));
                 Ok(())
             }
-            Found::FreeSlot(slot) => self.insert(slot, probe, key, how.create(value)),
+            Found::FreeSlot(slot) => self.insert(slot, hash, head, key, how.create(value)),
         }
     }
 
@@ -170,13 +100,11 @@ impl<C: Data> CombiningTable<C> {
     }
 
     #[inline(never)]
-    fn insert(&mut self, slot: usize, probe: &Probe, long_key: &[u8], combined: C) -> Result<()> {
-        let Probe { hash, mut head, length } = *probe;
+    fn insert(&mut self, slot: usize, hash: u64, head: [u64; 2], key: &[u8], combined: C) -> Result<()> {
         let number = check_records(self.entries.len() + 1)?;
-        let length = check_key_bytes(length)?;
-        if length as usize > SHORT {
-            head[0] = self.long_keys.len() as u64;
-            self.long_keys.extend_from_slice(long_key);
+        let length = check_key_bytes(key.len())?;
+        if key.len() > SHORT {
+            self.long_keys.extend_from_slice(key);
         }
         self.entries.push(Entry { head, length, combined: Some(combined) });
         self.slots[slot] = hash >> 32 << 32 | u64::from(number);
@@ -344,8 +272,9 @@ mod tests {
         ) {
             let mut table = CombiningTable::default();
             for keys in tasks {
-                let mut pairs: Vec<_> = keys.iter().cloned().zip(0..).collect();
-                table.add_all(&mut pairs, &Collect).unwrap();
+                for (at, key) in keys.iter().enumerate() {
+                    table.add(key, at, &Collect).unwrap();
+                }
                 prop_assert_eq!(rows(&table.take_run().unwrap()), model(&keys));
             }
         }
@@ -363,8 +292,7 @@ mod tests {
         let mut table = CombiningTable::default();
         let keys = 3 << FIRST_SLOTS;
         for round in 0..3 {
-            let mut pairs = (0..keys as u64).map(|key| (key, round)).collect();
-            table.add_all(&mut pairs, &Collect).unwrap();
+            (0..keys).for_each(|key: usize| table.add(&key.to_le_bytes(), round, &Collect).unwrap());
         }
         let run = table.take_run().unwrap();
         assert_eq!(rows(&run).len(), keys);
