@@ -38,7 +38,7 @@ impl Text {
     ///
     /// # Panics
     /// When the range is not within the block or the block is larger than 4 GiB.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn slice_of(block: &Arc<Vec<u8>>, start: usize, end: usize) -> Self {
         match Text::inline(block, start, end) {
             Some(text) => text,
@@ -46,6 +46,7 @@ impl Text {
         }
     }
 
+    #[inline]
     fn shared(block: &Arc<Vec<u8>>, start: usize, end: usize) -> Self {
         assert!(start <= end && end <= block.len(), "slice of a block out of range");
         assert!(block.len() <= u32::MAX as usize, "a block is at most 4 GiB");
@@ -53,7 +54,7 @@ impl Text {
     }
 
     /// The bytes from `start` to `end` of `block` if they are short.
-    #[inline]
+    #[inline(always)]
     fn inline(block: &[u8], start: usize, end: usize) -> Option<Self> {
         let len = end - start;
         if len > INLINE_BYTES_MAX {
@@ -69,9 +70,15 @@ impl Text {
             bytes[16..].copy_from_slice(&near[16..]);
             return Some(Text(Repr::Inline { len: len as u8, bytes }));
         }
-        let mut bytes = [0; INLINE_BYTES_MAX];
-        bytes[..len].copy_from_slice(&block[start..end]);
-        Some(Text(Repr::Inline { len: len as u8, bytes }))
+        Some(Text::short(&block[start..end]))
+    }
+
+    /// Of bytes that are known to be short.
+    #[inline]
+    fn short(bytes: &[u8]) -> Self {
+        let mut inline = [0; INLINE_BYTES_MAX];
+        inline[..bytes.len()].copy_from_slice(bytes);
+        Text(Repr::Inline { len: bytes.len() as u8, bytes: inline })
     }
 
     /// The bytes.
@@ -138,19 +145,11 @@ impl Text {
     }
 
     /// What is from `start` to `end` of the bytes that it is part of.
-    #[inline]
+    #[inline(always)]
     pub(super) fn cut(&self, block: &[u8], start: usize, end: usize) -> Self {
-        match Text::inline(block, start, end) {
-            Some(text) => text,
-            None => self.cut_long(block, start, end),
-        }
-    }
-
-    #[inline(never)]
-    fn cut_long(&self, block: &[u8], start: usize, end: usize) -> Self {
         match &self.0 {
-            Repr::Shared { block, .. } => Text::shared(block, start, end),
-            Repr::Inline { .. } => Text::from(&block[start..end]),
+            Repr::Shared { block, .. } => Text::slice_of(block, start, end),
+            Repr::Inline { .. } => Text::short(&block[start..end]),
         }
     }
 

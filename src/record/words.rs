@@ -46,11 +46,10 @@ impl<'a> Words<'a> {
     }
 }
 
-impl Iterator for Words<'_> {
-    type Item = Text;
-
+impl Words<'_> {
+    /// Where the next word is in the block.
     #[inline]
-    fn next(&mut self) -> Option<Text> {
+    fn next_place(&mut self) -> Option<(usize, usize)> {
         while self.spaces == u64::MAX {
             if !self.advance() {
                 return None;
@@ -62,13 +61,34 @@ impl Iterator for Words<'_> {
         while after == 0 {
             if !self.advance() {
                 self.spaces = u64::MAX;
-                return Some(self.text.cut(self.block, start, self.end));
+                return Some((start, self.end));
             }
             after = self.spaces;
         }
         let end = after.trailing_zeros();
         self.spaces |= (1 << end) - 1;
-        Some(self.text.cut(self.block, start, self.window + end as usize))
+        Some((start, self.window + end as usize))
+    }
+}
+
+impl Iterator for Words<'_> {
+    type Item = Text;
+
+    // Always: a text that is returned from a call goes through memory.
+    #[inline(always)]
+    fn next(&mut self) -> Option<Text> {
+        let (start, end) = self.next_place()?;
+        Some(self.text.cut(self.block, start, end))
+    }
+
+    // What `for_each` does: no option is made of a word, which would go through memory too.
+    #[inline]
+    fn fold<B, F: FnMut(B, Text) -> B>(mut self, init: B, mut each: F) -> B {
+        let mut folded = init;
+        while let Some((start, end)) = self.next_place() {
+            folded = each(folded, self.text.cut(self.block, start, end));
+        }
+        folded
     }
 }
 
