@@ -1,6 +1,7 @@
 //! Damage of state that comes to light while the job runs: whoever reads the page first stops the job before anything is
 //! done with it, and the next start goes back to a sound checkpoint. Until all of the state was read nothing that such a start
 //! needs is removed.
+#![allow(clippy::disallowed_methods, reason = "what another thread does is waited for in real time")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 #![cfg(feature = "testkit")]
 

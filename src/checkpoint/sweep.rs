@@ -51,10 +51,11 @@ impl Work {
     }
 
     fn run(&self, disk: &Disk) -> Result<()> {
+        let pause = WakeUp::new();
         loop {
             if disk.holds_sweep() && !self.is_told_to_stop.load(Ordering::Relaxed) && !self.parts().is_empty()
             {
-                std::thread::sleep(HELD);
+                pause.wait_for(pause.seen(), HELD);
                 continue;
             }
             let next = self.parts().pop();

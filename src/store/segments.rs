@@ -23,7 +23,9 @@ pub(crate) use writer::write_segment;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::frame::{FrameHeader, FrameKind, HEADER_BYTES, decode_frame};
 use crate::format::records::{Directory, GroupDirectory, Record, SegmentHeader, SegmentRef};
-use crate::format::segment::{Entry, TRAILER_PAYLOAD_BYTES, parse_trailer};
+#[cfg(any(test, feature = "tool"))]
+use crate::format::segment::Entry;
+use crate::format::segment::{TRAILER_PAYLOAD_BYTES, parse_trailer};
 use crate::id::SegmentId;
 use crate::record::schema_hash;
 use crate::store::disk::{open_to_read, read_at};
@@ -67,6 +69,7 @@ pub(crate) struct EncodedGroup {
 
 impl EncodedGroup {
     /// Lays out `entries`, which are ordered by (hash, key), of a group that then holds `live`.
+    #[cfg(any(test, feature = "tool"))]
     pub(crate) fn encode<'a>(
         group: usize,
         base: bool,
