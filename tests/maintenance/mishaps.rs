@@ -110,8 +110,9 @@ fn act(bench: &Bench, deed: &Deed, at: usize) -> Result<bool, TestCaseError> {
         Deed::Flip(of) => {
             let Some(name) = segment(bench, of) else { return Ok(true) };
             bench.damage(&name, |bytes| {
+                // A crash may have left an empty one.
                 let middle = bytes.len() / 2;
-                bytes[middle] ^= 1;
+                bytes.iter_mut().skip(middle).take(1).for_each(|byte| *byte ^= 1);
             });
         }
         Deed::Remove(of) => {
