@@ -148,7 +148,7 @@ pub fn read_store(root: &Path) -> Result<()> {
         Identity::read(&paths)?.ok_or_else(|| Error::new(ErrorKind::Incompatible, "no identity"))?;
     let found = recovery::read_store(&paths, identity.store, executor()?, u64::MAX)?;
     let state = OperatorState::new("totals", StateType::of::<String, u64>());
-    state.restore(&found.segments);
+    state.restore(&found.segments)?;
     state.get(b"key 3")?;
     state.for_each(|_, _| Ok(()))?;
     for logged in &found.log.blocks {
