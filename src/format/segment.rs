@@ -43,9 +43,11 @@ pub(crate) fn append_entry(page: &mut Vec<u8>, entry: Entry<'_>) -> Result<()> {
         return Err(Error::new(ErrorKind::UserCode, message + " is over the limit of 2 and 4 GiB"));
     };
     let tombstone = if entry.value.is_none() { TOMBSTONE } else { 0 };
-    page.extend_from_slice(&entry.hash.to_le_bytes());
-    page.extend_from_slice(&(key_length | tombstone).to_le_bytes());
-    page.extend_from_slice(&value_length.to_le_bytes());
+    let mut header = [0; ENTRY_HEADER_BYTES];
+    header[0..8].copy_from_slice(&entry.hash.to_le_bytes());
+    header[8..12].copy_from_slice(&(key_length | tombstone).to_le_bytes());
+    header[12..16].copy_from_slice(&value_length.to_le_bytes());
+    page.extend_from_slice(&header);
     page.extend_from_slice(entry.key);
     page.extend_from_slice(value);
     Ok(())

@@ -4,8 +4,11 @@
 //! Nothing is copied when it begins. A key that is changed while the checkpoint is on its way leaves behind the value
 //! that it had, once; all others are still in the table.
 
+use std::num::NonZeroU32;
+
 use crate::format::segment::Entry;
 use crate::state::group::GroupChanges;
+use crate::state::order::in_order;
 use crate::state::table::{StateTable, numbers_in};
 use crate::store::segments::LiveSize;
 
@@ -47,18 +50,35 @@ impl Frozen {
 
     /// What the checkpoint has to hold of what is in memory, ordered by (hash, key), as it was. Without a value are keys that
     /// have none.
-    pub(super) fn entries<'a>(&'a self, table: &'a StateTable) -> Vec<Entry<'a>> {
+    pub(super) fn entries<'a>(&'a self, table: &'a StateTable) -> impl Iterator<Item = Entry<'a>> {
         let beyond = if self.base { self.in_table.len() * 64..table.len() } else { 0..0 };
-        let in_table = numbers_in(&self.in_table).filter(|at| *at < table.len()).chain(beyond);
-        let mut entries = Vec::with_capacity(if self.base { table.len() } else { 0 });
-        entries.extend(in_table.map(|at| table.entry(at as u32)));
-        entries.extend(self.kept.iter().map(|(at, value)| Entry { value, ..table.entry(at as u32) }));
-        entries.sort_unstable_by(|a, b| (a.hash, a.key).cmp(&(b.hash, b.key)));
-        entries
+        let in_table = numbers_in(&self.in_table).filter(|at| *at < table.len()).chain(beyond.clone());
+        let count: u32 = self.in_table.iter().map(|bits| bits.count_ones()).sum();
+        let mut places = Vec::with_capacity(count as usize + beyond.len() + self.kept.touched().len());
+        places.extend(in_table.map(|at| (table.hash(at), Held { key: at as u32, kept: None })));
+        places.extend(
+            self.kept.touched().iter().zip(1..).map(|(&key, change)| {
+                (table.hash(key as usize), Held { key, kept: NonZeroU32::new(change) })
+            }),
+        );
+        let ordered = in_order(places, |held| table.key(held.key as usize));
+        ordered.into_iter().map(|(hash, Held { key, kept })| {
+            let in_table = || table.value(key as usize);
+            let value = kept.map_or_else(in_table, |change| self.kept.value(change.get() as usize - 1));
+            Entry { hash, key: table.key(key as usize), value }
+        })
     }
 
     /// Bytes of memory held.
     pub(super) fn memory_bytes(&self) -> usize {
         self.in_table.capacity() * size_of::<u64>() + self.kept.memory_bytes()
     }
+}
+
+/// A key that a checkpoint has to hold, by its number, and which of the kept values it had, counted from one, if it
+/// was changed since.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    key: u32,
+    kept: Option<NonZeroU32>,
 }

@@ -94,6 +94,14 @@ impl GroupChanges {
             (at as usize, (mark & REMOVED == 0).then_some(value))
         })
     }
+
+    /// The value of a change, by its number.
+    pub(super) fn value(&self, change: usize) -> Option<&[u8]> {
+        let start = change.checked_sub(1).map_or(0, |before| self.ends[before] & !REMOVED);
+        let mark = self.ends[change];
+        let value = &self.values[start as usize..(mark & !REMOVED) as usize];
+        (mark & REMOVED == 0).then_some(value)
+    }
 }
 
 impl KeyGroup {
@@ -446,11 +454,11 @@ impl KeyGroup {
         let mut encoder = GroupEncoder::new(group, frozen.base, frozen.live);
         let entries = frozen.entries(&self.table);
         if frozen.base {
-            for_each_merged(entries, &self.cold, |entry| encoder.push(entry))?;
+            for_each_merged(entries.collect(), &self.cold, |entry| encoder.push(entry))?;
         } else {
             // Without a chain there is nothing for a tombstone to hide.
             let hides = !self.chain.is_empty();
-            let mut needed = entries.into_iter().filter(|entry| hides || entry.value.is_some());
+            let mut needed = entries.filter(|entry| hides || entry.value.is_some());
             needed.try_for_each(|entry| encoder.push(entry))?;
         }
         encoder.finish().map(Some)

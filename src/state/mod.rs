@@ -11,6 +11,7 @@ mod group;
 mod memory;
 mod merge;
 mod operator;
+mod order;
 mod policy;
 mod table;
 mod upgrade;

@@ -3,6 +3,7 @@
 use crate::format::segment::{Entry, entry_bytes};
 use crate::record::growth::push;
 use crate::record::{KeyHash, KeyTable};
+use crate::state::order::in_order;
 use crate::state::values::Values;
 
 /// Bits of 64 keys, one word each for what is asked together.
@@ -153,12 +154,7 @@ impl StateTable {
 
     fn ordered(&self, keep: impl Fn(usize) -> bool) -> Vec<u32> {
         let kept = (0..self.len()).filter(|&at| keep(at)).map(|at| (self.hash(at), at as u32));
-        let mut places: Vec<(KeyHash, u32)> = kept.collect();
-        // Hashes travel with the numbers: looking each up while sorting would miss the cache every time.
-        places.sort_unstable();
-        for same_hash in places.chunk_by_mut(|a, b| a.0 == b.0) {
-            same_hash.sort_unstable_by(|a, b| self.key(a.1 as usize).cmp(self.key(b.1 as usize)));
-        }
+        let places = in_order(kept.collect(), |at: u32| self.key(at as usize));
         places.into_iter().map(|(_, at)| at).collect()
     }
 
