@@ -8,7 +8,9 @@
 //! A store is prepared with so many keys (8 bytes) and counts (8 bytes), in ten batches with a checkpoint each (ten more
 //! remove the dead keys). Then each run opens a copy of it in a new process and runs a batch that adds to
 //! 1,000 of the keys and puts out their counts. `first_result_ms` counts from before the process is started until
-//! its line with the result is read; `start_ms` is the start of the job alone. Files are in the system's cache. The
+//! its line with the result is read; `start_ms` is the start of the job alone. Then batches follow that add to 1 % of the keys,
+//! anywhere: `full_speed_ms` is when they have come to take what they go on taking, give or take a quarter, and
+//! `read_ms` what it takes to read the files of the state once. Files are in the system's cache. The
 //! baseline reads a file of the same keys and counts, checks its checksum and builds a hash map.
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints its results")]
@@ -24,6 +26,7 @@ mod plot;
 mod process;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
@@ -31,7 +34,7 @@ use hashbrown::HashMap;
 use millpond::{ContextBuilder, DStream, RunningContext, StopMode};
 use serde_json::json;
 
-use comparison::{Child, Comparison, Figures, Outcome, RunOptions, report};
+use comparison::{Child, Comparison, Figures, Outcome, RunOptions, report, report_until};
 use numbers::Driven;
 use plot::{Chart, PlotOptions};
 use process::usage_of_this_process;
@@ -41,6 +44,9 @@ const TOUCHED: u64 = 1_000;
 
 /// The batches that fill the store, and as many again that remove the dead keys.
 const BATCHES: u64 = 10;
+
+/// The batches after the first result.
+const BATCHES_AFTER: usize = 40;
 
 #[derive(Parser)]
 struct Arguments {
@@ -115,11 +121,12 @@ fn describe(
             let count = count.unwrap_or(0).saturating_add_signed(changes.iter().sum());
             (count > 0).then_some(count)
         });
+    let told = AtomicBool::new(false);
     counts.for_each_rdd(move |counts, info| {
         if info.batch.0 > 2 * BATCHES {
             let [keys, sum] =
                 counts.map(|(_, count)| [1, count]).fold([0, 0], |a, b| [a[0] + b[0], a[1] + b[1]])?;
-            if keys > 0 {
+            if keys > 0 && !told.swap(true, Ordering::Relaxed) {
                 println!("{keys} {sum}");
             }
         }
@@ -145,12 +152,51 @@ fn prepare(store: &Path, content: Content) -> Outcome<()> {
 }
 
 fn restart(store: &Path, content: Content) -> Outcome<()> {
-    let before = usage_of_this_process()?;
+    let (before, start) = (usage_of_this_process()?, Instant::now());
     // The input is there already, and so late a batch is due at once.
     let (builder, driven) = Driven::builder(store, 1_000_000, content.numbers() + TOUCHED);
     let (job, started) = describe(builder, &driven, content)?;
     driven.completed(&job)?;
-    report(json!({ "start_ms": started.as_secs_f64() * 1e3 }), &before)
+    let first = usage_of_this_process()?;
+    let mut batches = Vec::with_capacity(BATCHES_AFTER);
+    for _ in 0..BATCHES_AFTER {
+        let begun = start.elapsed();
+        driven.batch(&job, content.live / 100)?;
+        batches.push((begun, start.elapsed() - begun));
+    }
+    job.stop(StopMode::Now)?;
+    let figures = json!({
+        "start_ms": ms(started),
+        "full_speed_ms": ms(full_speed(&batches)),
+        "read_ms": ms(read_all(&store.join("state"))?),
+    });
+    report_until(figures, &before, &first)
+}
+
+fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+/// When the first batch began that took, as the two after it in the median, no more than a quarter over what the last quarter
+/// of the batches did.
+fn full_speed(batches: &[(Duration, Duration)]) -> Duration {
+    let median = |batches: &[(Duration, Duration)]| {
+        let mut took: Vec<_> = batches.iter().map(|(_, took)| *took).collect();
+        took.sort_unstable();
+        took[took.len() / 2]
+    };
+    let steady = median(&batches[batches.len() * 3 / 4..]);
+    let is_full = |three: &&[(Duration, Duration)]| median(three) <= steady * 5 / 4;
+    batches.windows(3).find(is_full).map_or(Duration::MAX, |three| three[0].0)
+}
+
+/// How long it takes to read all files of a directory.
+fn read_all(dir: &Path) -> Outcome<Duration> {
+    let start = Instant::now();
+    for file in std::fs::read_dir(dir)? {
+        std::hint::black_box(std::fs::read(file?.path())?);
+    }
+    Ok(start.elapsed())
 }
 
 // -- by hand --
@@ -186,7 +232,7 @@ fn restart_by_hand(store: &Path, content: Content) -> Outcome<()> {
         sum += *count;
     }
     println!("{TOUCHED} {sum}");
-    report(json!({ "start_ms": started.as_secs_f64() * 1e3 }), &before)
+    report(json!({ "start_ms": ms(started) }), &before)
 }
 
 // -- the runs --
@@ -228,7 +274,15 @@ fn compare(content: Content, run: &RunOptions) -> Outcome<Vec<Vec<Option<f64>>>>
     let comparison = Comparison {
         bench: "restart",
         systems: &SYSTEMS,
-        columns: &["first_result_ms", "start_ms", "cpu_seconds", "peak_rss_mb", "written_mb"],
+        columns: &[
+            "first_result_ms",
+            "start_ms",
+            "cpu_seconds",
+            "peak_rss_mb",
+            "written_mb",
+            "full_speed_ms",
+            "read_ms",
+        ],
     };
     let runs = comparison.run(run, |system, dir| measure(system, prepared.path(), dir, content))?;
     Ok(comparison.medians(&runs))

@@ -78,6 +78,16 @@ impl KeyTable {
         }
     }
 
+    /// Makes room for `more` keys like those that are there.
+    pub(crate) fn reserve(&mut self, more: usize) {
+        let KeyTable { index, hashes, keys } = self;
+        index.reserve(more, |&at| hashes[at as usize]);
+        hashes.reserve_exact(more);
+        if keys.bounds.is_empty() {
+            keys.bytes.reserve_exact(more * keys.width);
+        }
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = (KeyHash, &[u8])> {
         (0..self.len()).map(|at| (self.hash(at), self.key(at)))
     }

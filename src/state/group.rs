@@ -240,6 +240,9 @@ impl KeyGroup {
 
     /// Reads everything that is still cold.
     pub(crate) fn load(&mut self) -> Result<()> {
+        let stored: u64 = self.cold.iter().map(GroupSource::entries_max).sum();
+        let missing = self.size.keys.saturating_sub(self.table.live_keys() as u64).min(stored);
+        let mut missing = Some(missing as usize);
         for part in &self.cold {
             let table = &mut self.table;
             part.for_each(|entry| {
@@ -247,6 +250,10 @@ impl KeyGroup {
                 let (at, new) = table.find_or_insert(entry.hash, entry.key);
                 if new {
                     table.restore(at, entry.value);
+                }
+                // How wide the entries are is known now.
+                if let Some(missing) = missing.take() {
+                    table.reserve(missing);
                 }
                 Ok(())
             })?;

@@ -82,6 +82,13 @@ impl StateTable {
         (at, new)
     }
 
+    /// Makes room for `more` keys with values like those that are there.
+    pub(crate) fn reserve(&mut self, more: usize) {
+        self.keys.reserve(more);
+        self.values.reserve(more);
+        self.marks.reserve_exact(more.div_ceil(64));
+    }
+
     pub(crate) fn hash(&self, at: usize) -> KeyHash {
         self.keys.hash(at)
     }

@@ -49,6 +49,15 @@ impl Values {
         }
     }
 
+    /// Makes room for `more` keys with values like those that are there.
+    pub(super) fn reserve(&mut self, more: usize) {
+        if self.slots.is_empty() {
+            self.bytes.reserve_exact(more * self.width);
+        } else {
+            self.slots.reserve_exact(more);
+        }
+    }
+
     /// Overwrites a value where it is, if the new one is as long.
     #[inline]
     pub(super) fn replace(&mut self, at: usize, value: &[u8]) -> bool {

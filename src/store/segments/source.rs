@@ -10,7 +10,7 @@ use crate::format::frame::{FrameHeader, FrameKind, HEADER_BYTES};
 use crate::format::records::GroupDirectory;
 #[cfg(feature = "tool")]
 use crate::format::records::{PageRef, Record, SegmentHeader};
-use crate::format::segment::{Entry, entries};
+use crate::format::segment::{Entry, entries, entry_bytes};
 use crate::id::SegmentId;
 
 /// A walk over all pages reads about this much at once.
@@ -48,6 +48,11 @@ impl GroupSource {
 
     pub(crate) fn segment_id(&self) -> SegmentId {
         self.segment.id
+    }
+
+    /// No more entries than this are there, whatever the directory says.
+    pub(crate) fn entries_max(&self) -> u64 {
+        self.group.entries.min(self.segment.length / entry_bytes(&[], None) as u64)
     }
 
     /// The checkpoint that wrote the segment.
