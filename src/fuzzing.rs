@@ -9,6 +9,7 @@ use crate::checkpoint::recovery;
 use crate::error::{Error, ErrorKind, Result};
 use crate::exec::Executor;
 use crate::format::block::{BlockEncoding, BlockHeader, for_each_record};
+use crate::format::filter::Filter;
 use crate::format::frame::{self, FrameHeader, HEADER_BYTES, encode_frame};
 use crate::format::object::{OBJECT_HEADER_BYTES, ObjectFrame, ObjectHeader, ObjectKind, object_frame};
 use crate::format::records::{
@@ -60,6 +61,13 @@ pub fn segment_page(bytes: &[u8]) {
     }
     assert!(walked <= bytes.len(), "the entries lie within their page");
     drop(segment::parse_trailer(bytes));
+    let filter = Filter::parse(bytes);
+    assert_eq!(
+        filter.is_ok(),
+        !bytes.is_empty() && bytes.len().is_multiple_of(32),
+        "a filter has whole blocks"
+    );
+    drop(filter.map(|filter| filter.may_hold(walked as u64)));
     let mut records = 0;
     let whole = for_each_record(bytes, |record| {
         records += 4 + record.len();

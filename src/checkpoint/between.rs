@@ -85,7 +85,7 @@ pub(crate) fn read_between(
     from: CheckpointId,
     to: Option<CheckpointId>,
 ) -> Result<Between> {
-    let Catalogued { mut history, epochs, idle, .. } = read_history(paths, store)?;
+    let Catalogued { mut history, epochs, unfinished, idle } = read_history(paths, store)?;
     let mut checker = SegmentChecker::new(paths, store, executor);
     let start = Some(from).filter(|from| from.0 > 0).map(|from| find(&history, from)).transpose()?;
     let to = match to {
@@ -133,6 +133,7 @@ pub(crate) fn read_between(
         damage: Arc::default(),
         log,
         epochs,
+        unfinished,
         idle,
         pins,
         damaged,
@@ -146,7 +147,7 @@ pub(crate) fn read_between(
 /// # Errors
 /// [`ErrorKind::InvalidConfig`] when there is no such checkpoint.
 pub(crate) fn read_from_oldest(paths: &StorePaths, store: [u8; 16], executor: &Executor) -> Result<Found> {
-    let Catalogued { mut history, epochs, idle, .. } = read_history(paths, store)?;
+    let Catalogued { mut history, epochs, unfinished, idle } = read_history(paths, store)?;
     let mut checker = SegmentChecker::new(paths, store, executor);
     let present = Present::list(paths)?;
     let checkpointed = history.checkpoints.iter().map(|(_, record)| record.batch).max().unwrap_or(0);
@@ -180,6 +181,7 @@ pub(crate) fn read_from_oldest(paths: &StorePaths, store: [u8; 16], executor: &E
             damage: Arc::default(),
             log,
             epochs,
+            unfinished,
             idle,
             pins,
             damaged,

@@ -30,6 +30,8 @@ pub(crate) struct Found {
     pub(crate) log: LogContents,
     /// Every epoch directory, unfinished ones included.
     pub(crate) epochs: Vec<EpochId>,
+    /// Those that were never finished.
+    pub(crate) unfinished: Vec<EpochId>,
     /// The newest of them, in which starts were recorded that did not get as far as a batch.
     pub(crate) idle: Vec<EpochId>,
     pub(crate) pins: Pins,
@@ -38,6 +40,19 @@ pub(crate) struct Found {
 }
 
 impl Found {
+    /// The epochs that may not be durable: the newest that holds records, and those after it. All before it were made
+    /// durable when it was begun.
+    pub(crate) fn newest_epochs(&self) -> &[EpochId] {
+        let newest = self.epochs.iter().rposition(|epoch| !self.unfinished.contains(epoch));
+        &self.epochs[newest.unwrap_or(0)..]
+    }
+
+    /// How many epochs hold no checkpoint that counts.
+    pub(crate) fn epochs_without_checkpoint(&self) -> usize {
+        let with: BTreeSet<EpochId> = self.retained().iter().map(|retained| retained.epoch).collect();
+        self.epochs.iter().filter(|epoch| !with.contains(epoch)).count()
+    }
+
     /// Whether the store was never used.
     pub(crate) fn is_fresh(&self) -> bool {
         self.history.committed_seq == 0
@@ -72,7 +87,7 @@ pub(crate) fn read_store(
     executor: &Executor,
     bytes_max: u64,
 ) -> Result<Found> {
-    let Catalogued { history, epochs, idle, .. } = read_history(paths, store)?;
+    let Catalogued { history, epochs, unfinished, idle } = read_history(paths, store)?;
     let mut checker = SegmentChecker::new(paths, store, executor);
     checker.bytes_max = if is_suspect(paths) { u64::MAX } else { bytes_max };
     let recovery = protocol::choose(&history, |checkpoint| checker.check(checkpoint))?;
@@ -90,7 +105,7 @@ pub(crate) fn read_store(
         );
         return Err(Error::corrupt(message));
     }
-    Ok(Found { history, recovery, segments, unchecked, damage, log, epochs, idle, pins, damaged })
+    Ok(Found { history, recovery, segments, unchecked, damage, log, epochs, unfinished, idle, pins, damaged })
 }
 
 /// Of `damaged` segments those that nothing needs but checkpoints that are passed over.
@@ -114,7 +129,6 @@ pub(crate) struct Catalogued {
     /// Every epoch directory, unfinished ones included.
     pub(crate) epochs: Vec<EpochId>,
     /// Those that were never finished.
-    #[cfg(feature = "tool")]
     pub(crate) unfinished: Vec<EpochId>,
     /// The newest of them, in which starts were recorded that did not get as far as a batch.
     pub(crate) idle: Vec<EpochId>,
@@ -123,7 +137,7 @@ pub(crate) struct Catalogued {
 pub(crate) fn read_history(paths: &StorePaths, store: [u8; 16]) -> Result<Catalogued> {
     let epochs = list_epochs(paths)?;
     let contents = epochs.iter().map(|epoch| read_epoch(paths, store, *epoch)).collect::<Result<Vec<_>>>()?;
-    let (_unfinished, mut finished): (Vec<_>, Vec<_>) =
+    let (unfinished, mut finished): (Vec<_>, Vec<_>) =
         contents.into_iter().partition(|contents| contents.unfinished);
     note_missing_witnesses(&mut finished);
     let idle = finished.split_off(protocol::idle_from(&finished));
@@ -131,8 +145,7 @@ pub(crate) fn read_history(paths: &StorePaths, store: [u8; 16]) -> Result<Catalo
     Ok(Catalogued {
         history: protocol::fold(&finished),
         epochs,
-        #[cfg(feature = "tool")]
-        unfinished: _unfinished.into_iter().map(|contents| contents.epoch).collect(),
+        unfinished: unfinished.into_iter().map(|contents| contents.epoch).collect(),
         idle,
     })
 }
@@ -187,7 +200,7 @@ impl<'a> SegmentChecker<'a> {
         }
         let segments = wanted.iter().map(|segment| self.open(segment)).collect::<Result<Vec<_>>>()?;
         check_schemas(&checkpoint.operators, &segments)?;
-        let bytes: u64 = segments.iter().map(|segment| segment.pages_bytes()).sum();
+        let bytes: u64 = segments.iter().map(|segment| segment.state_bytes()).sum();
         if self.found_damage || bytes <= self.bytes_max {
             self.check_pages(&segments)?;
         }

@@ -80,12 +80,12 @@ impl Sweep {
         Sweep { work: Arc::new(work), thread: None }
     }
 
-    /// Begins in a thread of its own, which wakes the driver at its end.
-    pub(crate) fn begin(&mut self, disk: Disk, wake: Arc<WakeUp>) -> Result<()> {
-        if self.is_over() {
+    /// Begins in a thread of its own, which wakes the driver at its end, unless it has begun.
+    pub(crate) fn begin(&mut self, disk: &Disk, wake: &Arc<WakeUp>) -> Result<()> {
+        if self.is_over() || self.thread.is_some() {
             return Ok(());
         }
-        let work = self.work.clone();
+        let (work, disk, wake) = (self.work.clone(), disk.clone(), wake.clone());
         let thread = std::thread::Builder::new().name("millpond-sweep".to_owned());
         let thread = thread.spawn(move || {
             be_nice();

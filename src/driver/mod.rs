@@ -284,16 +284,25 @@ impl Driver {
                 None => self.checkpoint_if_due()?,
             }
             match next(self.last_time, self.settings.batch_interval_ms(), self.now_ms()) {
-                Tick::Due(time) => match self.missed_boundary(time) {
-                    Some(boundary) => self.run_next(boundary, Take::Nothing)?,
-                    None => self.run_next(time, Take::All)?,
-                },
+                Tick::Due(time) => {
+                    match self.missed_boundary(time) {
+                        Some(boundary) => self.run_next(boundary, Take::Nothing)?,
+                        None => self.run_next(time, Take::All)?,
+                    }
+                    self.begin_sweep()?;
+                }
                 Tick::Wait(until) => {
+                    self.begin_sweep()?;
                     let until = until.saturating_sub(self.clock_ahead_ms);
                     self.clock.wait_until(until, &self.shared.wake, seen);
                 }
             }
         }
+    }
+
+    /// Begins to check what the start left unchecked of the state, once: a first batch that is due at once goes before it.
+    fn begin_sweep(&mut self) -> Result<()> {
+        self.sweep.begin(&self.store.disk, &self.shared.wake)
     }
 
     /// The first time that passed before `time` and that an operator must not miss.

@@ -41,7 +41,7 @@ use super::run::Emit;
 use super::upgrade::{UpgradePlan, plan_of};
 use super::{Driver, Listeners, Progress, Receivers, RecoveryReport, Shared, StopMode, lock};
 
-/// A start that finds more epochs than this takes a checkpoint at once, so that crash loops do not pile
+/// A start that finds more epochs without a checkpoint than this takes one at once, so that crash loops do not pile
 /// them up.
 const EPOCHS_MAX: usize = 4;
 
@@ -99,7 +99,6 @@ pub(crate) fn start(components: Components, job: Job) -> Result<Started> {
     driver.variables.before_start(driver.last_time)?;
     driver.log.activity().note_ready();
     driver.ready_ms = driver.now_ms();
-    driver.sweep.begin(driver.store.disk.clone(), driver.shared.wake.clone())?;
     report.took = watch.elapsed();
     report.log();
     Ok(Started { shared: driver.shared.clone(), driver, report })
@@ -329,7 +328,7 @@ fn pin_damage(found: &Found) -> impl Iterator<Item = String> {
 /// power cut must not take it away from under what follows.
 fn make_durable(store: &Store, found: &Found) -> Result<()> {
     let Store { paths, disk, .. } = store;
-    found.epochs.iter().try_for_each(|epoch| sync_epoch(disk, paths, *epoch))?;
+    found.newest_epochs().iter().try_for_each(|epoch| sync_epoch(disk, paths, *epoch))?;
     found.log.extents.last().map_or(Ok(()), |(newest, _)| sync_extent(disk, paths, *newest))
 }
 
@@ -426,7 +425,7 @@ impl Driver {
         report.differences = std::mem::take(&mut self.watched.differences);
         self.next_batch = BatchId(found.recovery.next_batch);
         let damaged = !report.walked_back.is_empty() || !report.lost_plans.is_empty();
-        let piled_up = found.epochs.len() > EPOCHS_MAX;
+        let piled_up = found.epochs_without_checkpoint() > EPOCHS_MAX;
         self.owes_checkpoint = !report.replayed.is_empty() || damaged || piled_up;
         if damaged || piled_up {
             self.checkpoint()?;

@@ -36,11 +36,12 @@ pub(crate) enum FrameKind {
     Page = 33,
     Directory = 34,
     Trailer = 35,
+    Filter = 36,
     Pin = 48,
 }
 
 impl FrameKind {
-    const ALL: [FrameKind; 17] = [
+    const ALL: [FrameKind; 18] = [
         FrameKind::Identity,
         FrameKind::Epoch,
         FrameKind::Run,
@@ -57,6 +58,7 @@ impl FrameKind {
         FrameKind::Page,
         FrameKind::Directory,
         FrameKind::Trailer,
+        FrameKind::Filter,
         FrameKind::Pin,
     ];
 

@@ -1,11 +1,12 @@
 //! Bytes only, no I/O: the code twin of `checkpoint-format.md`.
 //!
 //! Everything stored is a [frame](frame): a header with magic, version, kind, length and CRC32, then a
-//! payload. Catalog payloads are rkyv archives ([`records`]); blocks and segment pages have layouts of
-//! their own ([`block`], [`segment`]).
+//! payload. Catalog payloads are rkyv archives ([`records`]); blocks, segment pages and filters have
+//! layouts of their own ([`block`], [`segment`], [`filter`]).
 
 pub(crate) mod block;
 pub(crate) mod features;
+pub(crate) mod filter;
 pub(crate) mod frame;
 pub(crate) mod object;
 pub(crate) mod question;

@@ -268,13 +268,24 @@ pub(crate) struct GroupDirectory {
     pub(crate) group: u16,
     /// A base holds the whole group; segments before it no longer count for the group.
     pub(crate) base: bool,
+    /// Of the frame of its filter; 0 for none.
+    pub(crate) filter_bytes: u32,
     pub(crate) entries: u64,
     /// Of its pages.
     pub(crate) bytes: u64,
     /// The keys that the group holds once this checkpoint is applied, and the bytes of a base of them.
     pub(crate) live_keys: u64,
     pub(crate) live_bytes: u64,
+    /// Of the frame of its filter, 0 for none.
+    pub(crate) filter_offset: u64,
     pub(crate) pages: Vec<PageRef>,
+}
+
+impl GroupDirectory {
+    /// Of its pages and its filter.
+    pub(crate) fn stored_bytes(&self) -> u64 {
+        self.bytes.saturating_add(self.filter_bytes.into())
+    }
 }
 
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]

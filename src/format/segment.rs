@@ -64,6 +64,7 @@ pub(crate) struct Entries<'a> {
 }
 
 impl<'a> Entries<'a> {
+    #[inline]
     fn take(&mut self) -> Option<Entry<'a>> {
         let (header, tail) = self.rest.split_first_chunk::<ENTRY_HEADER_BYTES>()?;
         let word =
@@ -80,6 +81,7 @@ impl<'a> Entries<'a> {
 impl<'a> Iterator for Entries<'a> {
     type Item = Result<Entry<'a>>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         if self.rest.is_empty() {
             return None;

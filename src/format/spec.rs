@@ -6,6 +6,8 @@
 
 mod database;
 mod decoder;
+#[cfg(test)]
+mod filter;
 
 #[cfg(test)]
 mod tests {
@@ -355,6 +357,8 @@ mod tests {
         let mut example = Example::new();
         let blocks = example_log(&paths, &mut example);
         let segments = example_segments(&paths, &mut example);
+        let (filter, words) = super::filter::example();
+        example.push(("filter", filter, words));
         example_catalog(&paths, &mut example, &blocks, &segments);
         example
     }

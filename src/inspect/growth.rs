@@ -103,7 +103,7 @@ fn size(segments: &Segments<'_>, checkpoint: &CheckpointRecord, operator: &Opera
         batch: checkpoint.batch,
         keys: operator.keys,
         live_bytes: sum(&mut newest().map(|part| part.group.live_bytes)),
-        stored_bytes: sum(&mut all().map(|part| part.group.bytes)),
+        stored_bytes: sum(&mut all().map(|part| part.group.stored_bytes())),
         dead_entries: sum(&mut all().map(|part| part.group.entries)).saturating_sub(live_keys),
         parts_max: chains.iter().map(Vec::len).max().unwrap_or(0) as u64,
     }

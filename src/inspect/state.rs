@@ -99,7 +99,7 @@ impl<'a> Segments<'a> {
             .collect();
         let steps = &self.store.steps;
         if !unread.is_empty() {
-            let bytes = |(_, segment): &(u64, Arc<Segment>)| segment.pages_bytes();
+            let bytes = |(_, segment): &(u64, Arc<Segment>)| segment.state_bytes();
             steps
                 .begin(&format!("read checkpoint {}", checkpoint.checkpoint), unread.iter().map(bytes).sum());
         }
@@ -258,9 +258,9 @@ impl<'a> Segments<'a> {
             for part in segment.into_iter().flat_map(|segment| segment.groups_of(operator)) {
                 let Some((base, delta)) = groups.get_mut(usize::from(part.group.group)) else { continue };
                 if part.group.base {
-                    (*base, *delta) = (part.group.bytes, 0);
+                    (*base, *delta) = (part.group.stored_bytes(), 0);
                 } else {
-                    *delta += part.group.bytes;
+                    *delta += part.group.stored_bytes();
                 }
             }
         }

@@ -1,9 +1,10 @@
-//! The files of checkpointed state: pages of entries, then a directory, then a trailer.
+//! The files of checkpointed state: pages of entries with filters, then a directory, then a trailer.
 //!
 //! A segment belongs to one checkpoint and holds, for each operator and key group that changed, either a
 //! delta or a base. It is written once and read in place: a restart reads the directory and looks entries
 //! up in the pages when their keys come up. A page is checked whenever it is read.
 
+mod ahead;
 mod encoder;
 mod lookup;
 mod source;
@@ -14,6 +15,7 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
+use ahead::ReadAhead;
 pub(crate) use encoder::GroupEncoder;
 pub(crate) use source::GroupSource;
 pub(crate) use writer::SegmentWriter;
@@ -65,6 +67,8 @@ pub(crate) struct LiveSize {
 pub(crate) struct EncodedGroup {
     directory: GroupDirectory,
     bytes: Vec<u8>,
+    /// The frame of its filter, if it has one.
+    filter: Vec<u8>,
 }
 
 impl EncodedGroup {
@@ -115,6 +119,7 @@ pub(crate) struct Segment {
     operators: BTreeMap<String, StoredOperator>,
     /// Who is told of damage that is found in a page.
     watch: OnceLock<Arc<LateDamage>>,
+    filters: ReadAhead,
 }
 
 /// What a segment holds of one operator.
@@ -147,8 +152,7 @@ impl Segment {
             let message = format!("{} has {length} bytes, not {}", path.display(), expected.length);
             return Err(Error::corrupt(message));
         }
-        let mut segment =
-            Segment { id, file, path, length, operators: BTreeMap::new(), watch: OnceLock::new() };
+        let mut segment = Segment::of(id, file, path, length);
         let read = segment.read_directory(store, expected.directory_crc);
         let directory = read.map_err(|error| error.within(segment.path.display()))?;
         for operator in directory.operators {
@@ -165,6 +169,12 @@ impl Segment {
             segment.operators.insert(operator.name, stored);
         }
         Ok(segment)
+    }
+
+    /// One of which nothing was read yet.
+    fn of(id: SegmentId, file: File, path: PathBuf, length: u64) -> Self {
+        let (operators, watch, filters) = Default::default();
+        Segment { id, file, path, length, operators, watch, filters }
     }
 
     fn read_directory(&self, store: [u8; 16], directory_crc: u32) -> Result<Directory> {
@@ -208,7 +218,7 @@ impl Segment {
         let path = segment_path(paths, id);
         let file = File::open(&path).ok()?;
         let length = file.metadata().ok()?.len();
-        let segment = Segment { id, file, path, length, operators: BTreeMap::new(), watch: OnceLock::new() };
+        let segment = Segment::of(id, file, path, length);
         Some(SegmentHeader::from_frame(&segment.read_frame(0).ok()?).ok()?.1.store)
     }
 
@@ -246,16 +256,16 @@ impl Segment {
         }
     }
 
-    /// Checks every page.
+    /// Checks every page and filter.
     ///
     /// # Errors
-    /// The first damaged page, as [`ErrorKind::Corrupt`] naming file, place, operator and key group.
+    /// The first damage, as [`ErrorKind::Corrupt`] naming file, place, operator and key group.
     #[cfg(test)]
     pub(crate) fn verify(self: &Arc<Self>) -> Result<()> {
         self.parts().iter().try_for_each(|(operator, part)| part.verify(operator, || false))
     }
 
-    /// Checks every page and says what is wrong with each key group, one line each. `read` is told the bytes
+    /// Checks every page and filter and says what is wrong with each key group, one line each. `read` is told the bytes
     /// of each.
     ///
     /// # Errors
@@ -264,7 +274,7 @@ impl Segment {
     pub(crate) fn damage(self: &Arc<Self>, read: impl Fn(u64)) -> Result<Vec<String>> {
         let mut damage = Vec::new();
         for (operator, part) in self.parts() {
-            read(part.group.bytes);
+            read(part.group.stored_bytes());
             match part.verify(&operator, || false) {
                 Err(error) if error.kind() == ErrorKind::Corrupt => damage.push(error.chain()),
                 outcome => outcome?,
@@ -299,9 +309,9 @@ impl Segment {
         parts
     }
 
-    /// What all pages take, as far as the directory can be believed.
-    pub(crate) fn pages_bytes(&self) -> u64 {
-        self.all_groups().fold(0, |sum, (_, group)| sum.saturating_add(group.bytes))
+    /// What all pages and filters take, as far as the directory can be believed.
+    pub(crate) fn state_bytes(&self) -> u64 {
+        self.all_groups().fold(0, |sum, (_, group)| sum.saturating_add(group.stored_bytes()))
     }
 
     fn all_groups(&self) -> impl Iterator<Item = (&String, &Arc<GroupDirectory>)> {

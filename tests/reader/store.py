@@ -11,6 +11,7 @@ from xxh3 import hash
 IDENTITY_BYTES_MAX = 4096
 TRAILER_BYTES = HEADER_BYTES + 16
 TOMBSTONE = 1 << 31
+SALTS = [0x47B6137B, 0x44974D91, 0x8824AD5B, 0xA2B7289D, 0x705495C7, 0x2DF1424B, 0x9EFC4947, 0x5C6BFB31]
 RETAINED_MIN = 2
 CATALOG = [kind for kind, root in ROOTS.items() if root.endswith("Record") and kind != "Pin"]
 
@@ -162,7 +163,24 @@ class Segment:
                 at = end
         if len(found) != group["entries"] or size != group["bytes"]:
             raise Corrupt(f"{self.name}: a group has not what its directory says")
+        if group["filter_bytes"]:
+            self.filter(group, {hash(key) for key, _ in found})
         return found
+
+    def filter(self, group, hashes):
+        """Checks that the filter of a group leaves none of its entries out."""
+        at = group["filter_offset"]
+        _, _, payload, _, end = frame(self.data, at, kind=["Filter"], id=group["group"])
+        blocks, rest = divmod(len(payload), 32)
+        if end - at != group["filter_bytes"] or not blocks or rest:
+            raise Corrupt(f"{self.name}: a filter of another length")
+        words = struct.unpack(f"<{blocks * 8}I", payload)
+        for digest in hashes:
+            block = (digest & 0xFFFFFFFF) * blocks >> 32
+            for word, salt in enumerate(SALTS):
+                bit = ((digest >> 32) * salt & 0xFFFFFFFF) >> 27
+                if not words[block * 8 + word] >> bit & 1:
+                    raise Corrupt(f"{self.name}: a filter leaves out a key that is there")
 
     def check(self):
         for operator in self.operators.values():

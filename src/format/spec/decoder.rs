@@ -215,6 +215,11 @@ impl Decoder<'_> {
                 header
             }
             "Page" => self.page(start, end),
+            "Filter" => {
+                let words = (start..end).step_by(4).enumerate();
+                let words = words.map(|(at, place)| self.value("u32", place, &format!("word {}", at % 8)));
+                words.collect::<Vec<_>>().join(" ")
+            }
             "Trailer" => self.value("Trailer", start, ""),
             name => {
                 let name =

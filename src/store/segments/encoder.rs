@@ -1,11 +1,15 @@
 //! Lays the entries of a key group out as pages.
 
 use crate::error::Result;
-use crate::format::frame::{FrameKind, append_frame};
+use crate::format::filter::filter_of;
+use crate::format::frame::{FrameKind, HEADER_BYTES, append_frame};
 use crate::format::records::{GroupDirectory, PageRef};
 use crate::format::segment::{Entry, PAGE_BYTES, append_entry};
 
 use super::{EncodedGroup, LiveSize};
+
+/// A part of fewer pages has no filter: to read that would cost as much as to read the pages.
+const FILTERED_PAGES_MIN: usize = 2;
 
 /// Lays a key group out entry by entry.
 pub(crate) struct GroupEncoder {
@@ -13,6 +17,8 @@ pub(crate) struct GroupEncoder {
     bytes: Vec<u8>,
     page: Vec<u8>,
     first_hash: u64,
+    /// Of its entries.
+    hashes: Vec<u64>,
 }
 
 impl GroupEncoder {
@@ -20,13 +26,15 @@ impl GroupEncoder {
         let directory = GroupDirectory {
             group: group as u16,
             base,
+            filter_bytes: 0,
+            filter_offset: 0,
             entries: 0,
             bytes: 0,
             live_keys: live.keys,
             live_bytes: live.bytes,
             pages: Vec::new(),
         };
-        GroupEncoder { directory, bytes: Vec::new(), page: Vec::new(), first_hash: 0 }
+        GroupEncoder { directory, bytes: Vec::new(), page: Vec::new(), first_hash: 0, hashes: Vec::new() }
     }
 
     /// Adds the next entry in the order of (hash, key).
@@ -36,6 +44,7 @@ impl GroupEncoder {
         }
         append_entry(&mut self.page, entry)?;
         self.directory.entries += 1;
+        self.hashes.push(entry.hash);
         if self.page.len() >= PAGE_BYTES { self.close_page() } else { Ok(()) }
     }
 
@@ -47,8 +56,17 @@ impl GroupEncoder {
         if !self.page.is_empty() {
             self.close_page()?;
         }
-        self.directory.bytes = self.bytes.len() as u64;
-        Ok(EncodedGroup { directory: self.directory, bytes: self.bytes })
+        let GroupEncoder { mut directory, bytes, hashes, .. } = self;
+        directory.bytes = bytes.len() as u64;
+        let mut filter = Vec::new();
+        if directory.pages.len() >= FILTERED_PAGES_MIN {
+            let blocks = filter_of(&hashes);
+            if let Ok(bytes) = u32::try_from(HEADER_BYTES + blocks.len()) {
+                append_frame(&mut filter, FrameKind::Filter, u64::from(directory.group), &blocks)?;
+                directory.filter_bytes = bytes;
+            }
+        }
+        Ok(EncodedGroup { directory, bytes, filter })
     }
 }
 

@@ -4,12 +4,26 @@ use crate::error::Result;
 use crate::format::segment::entries;
 
 use super::GroupSource;
-use super::source::Chunk;
+use super::source::{Chunk, FILTER_BYTES_PER_KEY};
 
 impl GroupSource {
     /// Looks up keys that are ordered by hash, each page read at most once. `found` is told the place of each key that
     /// this segment says something about, with its value, `None` when it was removed.
     pub(crate) fn find_sorted(
+        &self,
+        keys: &[(u64, &[u8])],
+        page: &mut Vec<u8>,
+        mut found: impl FnMut(usize, Option<&[u8]>),
+    ) -> Result<()> {
+        let Some(filter) = self.filter(FILTER_BYTES_PER_KEY * keys.len() as u64, page)? else {
+            return self.search(keys, page, found);
+        };
+        let possible = keys.iter().enumerate().filter(|(_, (hash, _))| filter.may_hold(*hash));
+        let (places, possible): (Vec<usize>, Vec<(u64, &[u8])>) = possible.unzip();
+        self.search(&possible, page, |at, value| found(places[at], value))
+    }
+
+    fn search(
         &self,
         keys: &[(u64, &[u8])],
         page: &mut Vec<u8>,

@@ -6,15 +6,19 @@ use std::sync::Arc;
 
 use super::Segment;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::frame::{FrameHeader, FrameKind, HEADER_BYTES};
+use crate::format::filter::Filter;
+use crate::format::frame::{FrameHeader, FrameKind, HEADER_BYTES, decode_frame};
 use crate::format::records::GroupDirectory;
 #[cfg(feature = "tool")]
 use crate::format::records::{PageRef, Record, SegmentHeader};
-use crate::format::segment::{Entry, entries, entry_bytes};
+use crate::format::segment::{Entry, PAGE_BYTES, entries, entry_bytes};
 use crate::id::SegmentId;
 
 /// A walk over all pages reads about this much at once.
 const CHUNK_BYTES: u64 = 256 << 10;
+
+/// For each key that is looked up so much of a filter is read: half of what it may spare, which is a page.
+pub(super) const FILTER_BYTES_PER_KEY: u64 = PAGE_BYTES as u64 / 2;
 
 /// One key group of one operator in one segment.
 #[derive(Clone, Debug)]
@@ -125,6 +129,37 @@ impl GroupSource {
         read.map_err(|cause| Error::io("read", cause))
     }
 
+    /// The filter, checked, if there is one that takes at most so many bytes.
+    pub(super) fn filter<'b>(&self, most: u64, bytes: &'b mut Vec<u8>) -> Result<Option<Filter<'b>>> {
+        let GroupDirectory { filter_bytes, .. } = *self.group;
+        if filter_bytes == 0 || u64::from(filter_bytes) > most {
+            return Ok(None);
+        }
+        self.read_filter(bytes).map(Some).map_err(|error| self.wrong_filter(error))
+    }
+
+    fn read_filter<'b>(&self, bytes: &'b mut Vec<u8>) -> Result<Filter<'b>> {
+        let GroupDirectory { group, filter_bytes, filter_offset: at, .. } = *self.group;
+        let left = self.segment.length.checked_sub(at).filter(|left| *left >= u64::from(filter_bytes));
+        let left = left.ok_or_else(|| Error::corrupt("it runs over the end of the file"))?;
+        bytes.clear();
+        bytes.resize(filter_bytes as usize, 0);
+        let read = self.segment.filters.read(group, &self.segment.file, (at, left), bytes);
+        read.map_err(|cause| Error::io("read", cause))?;
+        let (header, payload) = decode_frame(bytes)?;
+        header.expect(FrameKind::Filter)?;
+        if header.id != u64::from(group) {
+            return Err(Error::corrupt(format!("it is of key group {}", header.id)));
+        }
+        Filter::parse(payload)
+    }
+
+    fn wrong_filter(&self, error: Error) -> Error {
+        let (path, offset) = (self.segment.path.display(), self.group.filter_offset);
+        let error = error.within(format!("{path}, filter at byte {offset} (key group {})", self.group.group));
+        self.segment.tell(error)
+    }
+
     /// Calls `each` with every page's place and payload.
     #[cfg(feature = "tool")]
     pub(crate) fn for_each_page(&self, mut each: impl FnMut(&PageRef, &[u8]) -> Result<()>) -> Result<()> {
@@ -156,14 +191,24 @@ impl GroupSource {
         Ok(())
     }
 
-    /// Checks every page, and gives up when `is_told_to_stop`.
+    /// Checks every page and the filter, and gives up when `is_told_to_stop`.
     ///
     /// # Errors
     /// The first damage, as [`ErrorKind::Corrupt`], and [`ErrorKind::Stopped`].
     pub(crate) fn verify(&self, operator: &str, is_told_to_stop: impl Fn() -> bool) -> Result<()> {
-        let checked = self.for_each(|_| match is_told_to_stop() {
-            true => Err(Error::new(ErrorKind::Stopped, "the check of the state was given up")),
-            false => Ok(()),
+        let mut bytes = Vec::new();
+        let checked = self.filter(u64::MAX, &mut bytes).and_then(|filter| {
+            self.for_each(|entry| {
+                if is_told_to_stop() {
+                    return Err(Error::new(ErrorKind::Stopped, "the check of the state was given up"));
+                }
+                match filter {
+                    Some(filter) if !filter.may_hold(entry.hash) => {
+                        Err(self.wrong_filter(Error::corrupt("it leaves out a key that is there")))
+                    }
+                    _ => Ok(()),
+                }
+            })
         });
         checked.map_err(|error| error.within(format!("state of `{operator}`")))
     }
@@ -195,6 +240,7 @@ impl GroupSource {
 
     /// An entry of a page by its number there, which comes after one of the hash `before`; the first has the hash that the
     /// directory says.
+    #[inline]
     pub(super) fn in_order<'e>(
         &self,
         at: usize,
@@ -211,6 +257,9 @@ impl GroupSource {
 
     /// Looks a key up: `None` when this segment says nothing about it, `Some(None)` when it was removed.
     pub(crate) fn find(&self, hash: u64, key: &[u8], page: &mut Vec<u8>) -> Result<Option<Option<Vec<u8>>>> {
+        if self.filter(FILTER_BYTES_PER_KEY, page)?.is_some_and(|filter| !filter.may_hold(hash)) {
+            return Ok(None);
+        }
         let mut chunk = Chunk::new(page);
         // Entries of one hash may begin at the end of the page before the first that starts with it.
         let after = self.group.pages.partition_point(|place| place.first_hash < hash);

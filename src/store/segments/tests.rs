@@ -64,6 +64,75 @@ fn what_is_written_is_found_also_where_many_keys_share_a_hash() {
     }
 }
 
+/// A segment with a filter, and where that is in its file.
+fn filtered(paths: &StorePaths, rows: &Rows) -> (SegmentRef, std::ops::Range<usize>) {
+    let written = write(paths, rows);
+    let segment = Arc::new(Segment::open(paths, STORE, &written).unwrap());
+    let group = segment.groups_of("totals").remove(0).group;
+    assert!(group.filter_bytes > HEADER_BYTES as u32);
+    let at = group.filter_offset as usize;
+    (written, at..at + group.filter_bytes as usize)
+}
+
+fn change(paths: &StorePaths, change: impl FnOnce(&mut [u8])) {
+    let path = segment_path(paths, SegmentId(4));
+    let mut bytes = std::fs::read(&path).unwrap();
+    change(&mut bytes);
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn a_key_that_is_not_there_costs_no_page() {
+    let (_dir, paths) = store();
+    let rows = rows(700, |key| key.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let (written, _) = filtered(&paths, &rows);
+    let segment = Arc::new(Segment::open(&paths, STORE, &written).unwrap());
+    let source = segment.groups_of("totals").remove(0);
+    // No page can be read any more.
+    let pages = source.group.pages[0].offset as usize;
+    change(&paths, |bytes| bytes[pages..pages + source.group.bytes as usize].fill(0));
+    let mut page = Vec::new();
+    let absent = |key: u64| (key + 1_000_000).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let read = (0..1_000).filter(|key| source.find(absent(*key), b"absent", &mut page).is_err()).count();
+    assert!(read < 30, "a page was read for {read} of 1,000 absent keys");
+    for ((hash, key), _) in rows {
+        assert_eq!(source.find(hash, &key, &mut page).unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+}
+
+#[test]
+fn a_damaged_filter_is_never_used() {
+    let (_dir, paths) = store();
+    let (written, filter) = filtered(&paths, &rows(700, |key| key * 0x9e37));
+    for at in filter {
+        change(&paths, |bytes| bytes[at] ^= 1);
+        let segment = Arc::new(Segment::open(&paths, STORE, &written).unwrap());
+        let source = segment.groups_of("totals").remove(0);
+        let found = source.find(5, b"absent", &mut Vec::new()).unwrap_err();
+        assert!(matches!(found.kind(), ErrorKind::Corrupt | ErrorKind::Incompatible), "byte {at}: {found}");
+        assert!(found.chain().contains("filter at byte"), "{}", found.chain());
+        change(&paths, |bytes| bytes[at] ^= 1);
+    }
+}
+
+#[test]
+fn a_filter_that_leaves_out_a_key_is_damage() {
+    let (_dir, paths) = store();
+    let (written, filter) = filtered(&paths, &rows(700, |key| key.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+    let segment = Arc::new(Segment::open(&paths, STORE, &written).unwrap());
+    segment.verify().unwrap();
+    change(&paths, |bytes| {
+        let (head, payload) = bytes[filter].split_at_mut(HEADER_BYTES);
+        let set = payload.iter_mut().find(|byte| **byte != 0).unwrap();
+        *set &= *set - 1;
+        head.copy_from_slice(&FrameHeader::for_payload(FrameKind::Filter, 5, &[payload]).unwrap().to_bytes());
+    });
+    let segment = Arc::new(Segment::open(&paths, STORE, &written).unwrap());
+    let found = segment.verify().unwrap_err();
+    assert_eq!(found.kind(), ErrorKind::Corrupt);
+    assert!(found.chain().contains("leaves out a key"), "{}", found.chain());
+}
+
 #[test]
 fn values_of_another_schema_are_refused() {
     let (_dir, paths) = store();

@@ -31,6 +31,8 @@ pub(crate) struct SegmentWriter<'a> {
     /// Where the piece will be.
     piece_at: u64,
     directory: Directory,
+    /// The filters of the operator that was named last: they go behind all its pages.
+    filters: Vec<u8>,
 }
 
 impl<'a> SegmentWriter<'a> {
@@ -45,11 +47,13 @@ impl<'a> SegmentWriter<'a> {
         let file = disk.create_file(&path)?;
         let piece = header.to_frame(segment.0)?;
         let directory = Directory::default();
-        Ok(SegmentWriter { disk, paths, segment, path, file, piece, piece_at: 0, directory })
+        let filters = Vec::new();
+        Ok(SegmentWriter { disk, paths, segment, path, file, piece, piece_at: 0, directory, filters })
     }
 
     /// The groups that follow are of this operator.
     pub(crate) fn operator(&mut self, name: &str, schema: &str) {
+        self.place_filters();
         let (name, schema) = (name.to_owned(), schema.to_owned());
         self.directory.operators.push(OperatorDirectory { name, schema, groups: Vec::new() });
     }
@@ -59,6 +63,8 @@ impl<'a> SegmentWriter<'a> {
         let at = self.piece_at + self.piece.len() as u64;
         let mut placed = group.directory.clone();
         placed.pages.iter_mut().for_each(|page| page.offset += at);
+        placed.filter_offset = self.filters.len() as u64;
+        self.filters.extend_from_slice(&group.filter);
         if let Some(operator) = self.directory.operators.last_mut() {
             operator.groups.push(placed);
         }
@@ -70,6 +76,15 @@ impl<'a> SegmentWriter<'a> {
         self.disk.sync(&self.file, &self.path)
     }
 
+    fn place_filters(&mut self) {
+        let at = self.piece_at + self.piece.len() as u64;
+        let groups = self.directory.operators.last_mut().map(|operator| &mut operator.groups);
+        for group in groups.into_iter().flatten() {
+            group.filter_offset = if group.filter_bytes == 0 { 0 } else { group.filter_offset + at };
+        }
+        self.piece.append(&mut self.filters);
+    }
+
     fn write_piece(&mut self) -> Result<()> {
         self.disk.write(&mut self.file, &self.piece, &self.path)?;
         self.piece_at += self.piece.len() as u64;
@@ -79,6 +94,7 @@ impl<'a> SegmentWriter<'a> {
 
     /// Makes all of it durable.
     pub(crate) fn finish(mut self) -> Result<SegmentRef> {
+        self.place_filters();
         let listing_at = self.piece_at + self.piece.len() as u64;
         let listing = self.directory.to_frame(self.segment.0)?;
         let end = trailer(listing_at, listing.len() as u64);
