@@ -1,5 +1,7 @@
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::dstream::event_time::arrivals::Arriving;
 use crate::dstream::event_time::folds::{Aggregate, Collect, Count, Fold, Reduce};
 use crate::dstream::event_time::panes::{PaneOperator, Panes};
 use crate::dstream::event_time::sessions::SessionOperator;
@@ -168,8 +170,14 @@ impl<K: Key, V: Data> WindowedEvents<K, V> {
         let lateness_ms = windows.lateness_ms;
         let output = match windows.kind {
             Kind::Sliding { size_ms, slide_ms } => {
-                let panes = Panes::new(size_ms, slide_ms, windows.offset_ms.unwrap_or(0));
-                events.keyed_operator("window", name, PaneOperator { panes, lateness_ms, fold })
+                let panes = Panes::new(size_ms, slide_ms, windows.offset_ms.unwrap_or(0), lateness_ms);
+                let fold = Arc::new(fold);
+                let operator = PaneOperator { panes, fold: fold.clone() };
+                events.combining_operator("window", name, operator, move |clock| Arriving {
+                    panes,
+                    fold: fold.clone(),
+                    watermark_before: clock.watermark_before,
+                })
             }
             Kind::Session { gap_ms } => {
                 events.keyed_operator("session_window", name, SessionOperator { gap_ms, lateness_ms, fold })
