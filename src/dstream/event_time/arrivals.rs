@@ -85,3 +85,46 @@ pub(super) fn taken_apart<P, V>(
     let (others, late) = rest.map(|rest| *rest).unwrap_or_default();
     (first.into_iter().chain(others).map(|(pane, part)| (pane, part.0)), late)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dstream::event_time::folds::Reduce;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Each record is put where it belongs by itself, in the order of partitions and places.
+        #[test]
+        fn what_arrives_is_in_its_pane_or_late_in_order(
+            partitions in prop::collection::vec(prop::collection::vec(0u64..120, 1..12), 1..5),
+            (slide, more, offset) in (1u64..20, 0u64..40, 0u64..30),
+            (lateness_ms, watermark_before) in (0u64..20, 0u64..100),
+        ) {
+            let panes = Panes::new(slide + more, slide, offset, lateness_ms);
+            let fold = Arc::new(Reduce(|a: String, b: String| a + &b));
+            let arriving = Arriving { panes, fold, watermark_before };
+            let (mut parts, mut late) = (BTreeMap::<u64, String>::new(), Vec::new());
+            let mut combined = Vec::new();
+            for (at, times) in partitions.iter().enumerate() {
+                let record = |(place, time)| (time, format!("{at}.{place} "));
+                let records: Vec<(u64, String)> = times.iter().copied().enumerate().map(record).collect();
+                for (time, text) in &records {
+                    match panes.open_pane_of(*time, watermark_before) {
+                        Some(pane) => *parts.entry(pane).or_default() += text,
+                        None => late.push((*time, text.clone())),
+                    }
+                }
+                let mut values = records.into_iter().map(|(time, text)| (time, Nested(text)));
+                let first = arriving.create(values.next().unwrap());
+                combined.push(values.fold(first, |all, value| arriving.merge_value(all, value)));
+            }
+            let all = combined.into_iter().reduce(|a, b| arriving.merge_combined(a, b)).unwrap();
+            let (found, found_late) = taken_apart(all);
+            let found: Vec<_> = found.collect();
+            prop_assert_eq!(found.len(), parts.len());
+            prop_assert_eq!(found.into_iter().collect::<BTreeMap<_, _>>(), parts);
+            let found_late: Vec<_> = found_late.into_iter().map(|(time, text)| (time, text.0)).collect();
+            prop_assert_eq!(found_late, late);
+        }
+    }
+}
