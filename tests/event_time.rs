@@ -34,7 +34,17 @@ struct Inputs {
     right: Arc<Vec<Chunk>>,
 }
 
-const STATES: [&str; 7] = ["tumbling", "sliding", "session", "unique", "unique-value", "join", "timers"];
+const STATES: [&str; 9] = [
+    "tumbling",
+    "sliding",
+    "tumbling-text",
+    "sliding-text",
+    "session",
+    "unique",
+    "unique-value",
+    "join",
+    "timers",
+];
 
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -73,6 +83,7 @@ fn describe(context: &StreamingContext, inputs: &Inputs, run: &Run, shape: &Shap
     emit(&right.watermarks(), "watermark-right", sink);
     emit(&both.watermarks(), "watermark-both", sink);
     describe_windows(&both, shape, sink);
+    describe_windows_of_text(&both, shape, sink);
 
     let unique = both.deduplicate("unique", ms(shape.within));
     emit(&unique.with_times(), "unique", sink);
@@ -127,6 +138,32 @@ fn describe_windows(both: &Pairs, shape: &Shape, sink: &Sink) {
     let session = both.window("session", windows).collect();
     emit(&session.results(), "session", sink);
     emit(&session.late(), "session-late", sink);
+}
+
+/// Functions that are associative only.
+fn describe_windows_of_text(both: &Pairs, shape: &Shape, sink: &Sink) {
+    let texts = both.map_values(|value| format!("{value},"));
+    let windows = EventWindows::tumbling(ms(shape.size)).offset(ms(shape.offset));
+    let tumbling =
+        texts.window("tumbling-text", windows.allowed_lateness(ms(shape.lateness))).reduce(|a, b| a + &b);
+    emit(&tumbling.results(), "tumbling-text", sink);
+    emit(
+        &tumbling.late().map(|(time_ms, (key, text))| (time_ms, (key, number(&text)))),
+        "tumbling-text-late",
+        sink,
+    );
+    let windows = EventWindows::sliding(ms(shape.size), ms(shape.slide)).offset(ms(shape.offset));
+    let sliding = both.window("sliding-text", windows.allowed_lateness(ms(shape.lateness))).aggregate(
+        String::new(),
+        |text, value| format!("{text}{value},"),
+        |a, b| a + &b,
+    );
+    emit(&sliding.results(), "sliding-text", sink);
+    emit(&sliding.late(), "sliding-text-late", sink);
+}
+
+fn number(text: &str) -> i64 {
+    text.trim_end_matches(',').parse().unwrap()
 }
 
 /// Runs the job over all batches: anew after every crash, with the n-th start's plan, and before each batch that

@@ -28,13 +28,15 @@ struct Setup {
     interval_ms: u64,
     length_ms: u64,
     slide_ms: u64,
-    /// Only a plain and an incremental window, where a test has many runs.
+    /// Only one window of each kind, where a test has many runs.
     few: bool,
+    /// Only merged windows, where a test has many batches.
+    merged: bool,
 }
 
 impl Setup {
     fn of(length_ms: u64, slide_ms: u64) -> Self {
-        Setup { run: Run::default(), interval_ms: 1_000, length_ms, slide_ms, few: false }
+        Setup { run: Run::default(), interval_ms: 1_000, length_ms, slide_ms, few: false, merged: false }
     }
 }
 
@@ -44,6 +46,21 @@ fn describe(context: &StreamingContext, chunks: &Arc<Vec<Chunk>>, setup: &Setup,
     let source = ScriptedSource { chunks: chunks.clone(), ranges: setup.run.ranges, flaky: false };
     let pairs = context.replayable_stream("script", source);
     emit("raw", &pairs, sink);
+    let ends = pairs.map_values(|value| (value, value));
+    let first_and_last = |a: (i64, i64), b: (i64, i64)| (a.0, b.1);
+    emit("ends", &ends.reduce_by_key_and_window("ends", length, slide, first_and_last), sink);
+    // Associative but for the last bits, which must be the same in the same job whatever becomes of it.
+    let thirds = pairs.map_values(|value| value as f64 / 3.0);
+    let sums = thirds.reduce_by_key_and_window("sums", length, slide, |a, b| a + b);
+    let bits = sums.map_values(f64::to_bits);
+    let to = sink.clone();
+    bits.for_each_rdd(move |rdd, info| {
+        to.emit(format!("as it comes: sums {:09}", info.time.0), format!("{:?}", rdd.collect()?));
+        Ok(())
+    });
+    if setup.merged {
+        return;
+    }
     let window = pairs.window("window", length, slide);
     emit("window", &window, sink);
     let lists = pairs.map_values(|value| vec![value]);
@@ -165,6 +182,8 @@ fn model(raw: &BTreeMap<u64, Chunk>, setup: &Setup) -> Emitted {
         for label in ["lists", "inverse", "groups"] {
             add(label, format!("{rows:?}"));
         }
+        let ends = groups.iter().map(|(key, list)| (key, (list[0], list[list.len() - 1])));
+        add("ends", format!("{:?}", ends.collect::<Vec<_>>()));
         add("window", format!("{records:?}"));
         add("count", format!("[{}]", records.len()));
         add(
@@ -328,6 +347,31 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(cases(12))]
+
+    /// So long that there are partial aggregates of several levels, with pauses, and a crash somewhere.
+    #[test]
+    fn long_windows_are_merged_from_parts(
+        chunks in chunks(20..50),
+        run in run(),
+        (length, slide) in (4u64..40, 1u64..5),
+        gaps in gaps(30..60),
+        crash in 100u64..700,
+    ) {
+        let setup = Setup { run, merged: true, ..Setup::of(length * 1_000, slide * 1_000) };
+        let times = times_of(&gaps, 1_000);
+        let expected = run_through(&chunks, &setup, &times, &[]);
+        let raw = raw_batches(&expected, &chunks);
+        assert_nothing_lost(&raw, &setup);
+        let mut by_model = model(&raw, &setup);
+        by_model.retain(|key, _| ["raw ", "ends "].iter().any(|kept| key.starts_with(kept)));
+        prop_assert_eq!(sorted_only(&expected), by_model);
+        let crashed = run_through(&chunks, &setup, &times, &[FaultPlan::crash_at(crash)]);
+        prop_assert_eq!(crashed, expected);
+    }
+}
+
 fn fixed_chunks() -> Arc<Vec<Chunk>> {
     let chunk = |batch: u16| (0..6u16).map(|n| ((n * 7 + batch * 3) % 5, i64::from(n % 5) - 2)).collect();
     Arc::new((0..5).map(chunk).collect())
@@ -344,7 +388,8 @@ fn a_crash_at_every_single_step_changes_nothing() {
     let raw = raw_batches(&expected, &chunks);
     assert!(raw.contains_key(&4_000), "a window that ended in the pause");
     let mut by_model = model(&raw, &setup);
-    by_model.retain(|key, _| ["raw ", "window 0", "inverse "].iter().any(|kept| key.starts_with(kept)));
+    by_model
+        .retain(|key, _| ["raw ", "ends ", "window 0", "inverse "].iter().any(|kept| key.starts_with(kept)));
     assert_eq!(sorted_only(&expected), by_model);
     let steps = never.steps();
     assert!(steps > 40, "only {steps} steps: the run does not do what it should");

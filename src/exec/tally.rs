@@ -89,6 +89,12 @@ pub(crate) fn collect<R>(scope: Scope, work: impl FnOnce() -> Result<R>) -> Resu
     Ok(result)
 }
 
+/// Runs `work` outside of any frame: what can be made again at any time counts nothing.
+pub(crate) fn uncounted<R>(work: impl FnOnce() -> R) -> R {
+    let _outside = Caller(None).enter();
+    work()
+}
+
 /// Changes the current frame's contribution to an accumulator; `false` when there is no frame.
 pub(crate) fn contribute<A: Send + 'static>(accumulator: u64, change: impl FnOnce(Option<A>) -> A) -> bool {
     let Caller(Some(frame)) = caller() else { return false };

@@ -102,13 +102,31 @@ pub fn run(left: &[Chunk], right: &[Chunk], shape: &Shape) -> Emitted {
         values.to_vec()
     };
     let sums = |values: &mut [i64]| (values.len() as u64, values.iter().sum::<i64>());
+    let as_they_came = |values: &mut [i64]| text(values);
+    // Panes begin where windows begin or end.
+    let width = greatest_common_divisor(shape.size, shape.slide) as i64;
+    let by_pane = |values: &mut [i64]| {
+        values.sort_by_key(|value| (time_of(*value) as i64 - shape.offset as i64).div_euclid(width));
+        text(values)
+    };
     windows(&steps, shape, shape.size, "tumbling", in_order, &mut emitted);
     windows(&steps, shape, shape.slide, "sliding", sums, &mut emitted);
+    windows(&steps, shape, shape.size, "tumbling-text", as_they_came, &mut emitted);
+    windows(&steps, shape, shape.slide, "sliding-text", by_pane, &mut emitted);
     sessions(&steps, shape, &mut emitted);
     unique(&steps, shape, &mut emitted);
     join(&steps, shape, &mut emitted);
     timers(&steps, shape, &mut emitted);
     emitted
+}
+
+/// What concatenating comes to, which is associative and by no means commutative.
+fn text(values: &[i64]) -> String {
+    values.iter().map(|value| format!("{value},")).collect()
+}
+
+fn greatest_common_divisor(a: u64, b: u64) -> u64 {
+    (1..=a.min(b)).rev().find(|n| a % n == 0 && b % n == 0).unwrap()
 }
 
 /// Tumbling and sliding windows. Returns how many keys are kept at the end.

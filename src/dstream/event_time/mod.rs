@@ -7,6 +7,7 @@
 //!
 //! One operation, one file. Those that keep something per key run on the engine of [`keyed`](super::keyed).
 
+mod arrivals;
 mod deduplicate;
 mod folds;
 mod interval_join;
@@ -31,6 +32,7 @@ use crate::dstream::keyed::{BatchClock, KeyedOperator, KeyedSetup, Timer, TimerD
 use crate::dstream::state_spec::in_ms;
 use crate::dstream::{DStream, OperatorName};
 use crate::error::Result;
+use crate::rdd::shuffle::Aggregator;
 use crate::rdd::{Rdd, Record};
 use crate::record::{Data, DataBuffer, Key, Nested};
 use crate::state::OperatorState;
@@ -150,15 +152,30 @@ impl<K: Key, V: Data> EventStream<(K, V)> {
         name: impl Into<OperatorName>,
         operator: impl KeyedOperator<K, (u64, Nested<V>), S, O>,
     ) -> DStream<O> {
+        self.by_key().keyed_operator(self.setup(operation, name), operator).output
+    }
+
+    /// The operator is given one value of a key: what `aggregator` makes of the batch's, before they travel.
+    fn combining_operator<A: Aggregator<(u64, Nested<V>)>, S: Data, O: Record>(
+        &self,
+        operation: &'static str,
+        name: impl Into<OperatorName>,
+        operator: impl KeyedOperator<K, A::Combined, S, O>,
+        aggregator: impl Fn(&BatchClock) -> A + Send + Sync + 'static,
+    ) -> DStream<O> {
+        let by_key = move |pairs: &Rdd<_>, clock: &BatchClock| pairs.combined(operation, aggregator(clock));
+        self.by_key().operator_by_key(self.setup(operation, name), operator, by_key).output
+    }
+
+    fn setup(&self, operation: &'static str, name: impl Into<OperatorName>) -> KeyedSetup {
         let name = name.into();
-        let setup = KeyedSetup {
+        KeyedSetup {
             operation,
             name: name.as_str().to_owned(),
             initial: None,
             upgrades: name.upgrades(),
             watermark: Some(self.clock.watermark.clone()),
-        };
-        self.by_key().keyed_operator(setup, operator).output
+        }
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Included};
+use std::sync::Arc;
 
+use crate::dstream::event_time::arrivals::{Arrivals, taken_apart};
 use crate::dstream::event_time::event_timer;
 use crate::dstream::event_time::folds::Fold;
 use crate::dstream::event_time::window::WindowOutput;
@@ -11,11 +13,13 @@ use crate::record::{Data, Key, Nested, WindowResult};
 
 /// Where windows and their panes lie. Both are known by their ends, which unlike their starts are never before the
 /// epoch: a window is of the panes with ends in `(end - size, end]`.
+#[derive(Clone, Copy)]
 pub(super) struct Panes {
     size_ms: u64,
     slide_ms: u64,
     width_ms: u64,
     offset_ms: u64,
+    lateness_ms: u64,
 }
 
 fn greatest_common_divisor(a: u64, b: u64) -> u64 {
@@ -30,11 +34,26 @@ fn next_after(time_ms: u64, step_ms: u64, phase_ms: u128) -> u128 {
 }
 
 impl Panes {
-    pub(super) fn new(size_ms: u64, slide_ms: u64, offset_ms: u64) -> Self {
+    pub(super) fn new(size_ms: u64, slide_ms: u64, offset_ms: u64, lateness_ms: u64) -> Self {
         // Those that cannot be are refused at the start, before anything divides by them.
         let (size_ms, slide_ms) = (size_ms.max(1), slide_ms.max(1));
         let width_ms = greatest_common_divisor(size_ms, slide_ms);
-        Panes { size_ms, slide_ms, width_ms, offset_ms: offset_ms % slide_ms }
+        Panes { size_ms, slide_ms, width_ms, offset_ms: offset_ms % slide_ms, lateness_ms }
+    }
+
+    /// Whether the time is in the pane.
+    pub(super) fn has(&self, pane: u64, time_ms: u64) -> bool {
+        (pane.saturating_sub(self.width_ms)..pane).contains(&time_ms)
+    }
+
+    /// The pane of a time, unless all windows of that are over.
+    pub(super) fn open_pane_of(&self, time_ms: u64, watermark: u64) -> Option<u64> {
+        self.pane_of(time_ms).filter(|pane| !self.is_over(self.last_window(*pane), watermark))
+    }
+
+    /// Whether nothing may be kept of a window any more.
+    fn is_over(&self, window: u64, watermark: u64) -> bool {
+        window.saturating_add(self.lateness_ms) <= watermark
     }
 
     /// The pane of a time, unless it is in no window that ends before time does.
@@ -70,8 +89,7 @@ type PaneState<P> = (u64, Vec<(u64, Nested<P>)>, Vec<(u64, u32)>);
 
 pub(super) struct PaneOperator<F> {
     pub(super) panes: Panes,
-    pub(super) lateness_ms: u64,
-    pub(super) fold: F,
+    pub(super) fold: Arc<F>,
 }
 
 struct KeyPanes<P> {
@@ -94,10 +112,6 @@ impl<P> KeyPanes<P> {
 }
 
 impl<F> PaneOperator<F> {
-    fn is_over(&self, window: u64, watermark: u64) -> bool {
-        window.saturating_add(self.lateness_ms) <= watermark
-    }
-
     /// The windows that are complete, and were not emitted or have changed. `changed` says of each pane whether it
     /// is new: what is new changes no window that is over already.
     fn windows_to_emit<P>(
@@ -107,7 +121,7 @@ impl<F> PaneOperator<F> {
         before: u64,
         now: u64,
     ) -> BTreeSet<u64> {
-        let over_to = before.saturating_sub(self.lateness_ms);
+        let over_to = before.saturating_sub(self.panes.lateness_ms);
         let mut windows = BTreeSet::new();
         for pane in key.parts.keys() {
             let after = match changed.get(pane) {
@@ -124,33 +138,38 @@ impl<F> PaneOperator<F> {
     fn next_time<P>(&self, key: &KeyPanes<P>, now: u64) -> Option<u64> {
         let next = |pane: &u64| {
             let window = self.panes.windows_of(*pane, now, u64::MAX).next();
-            window.unwrap_or_else(|| self.panes.last_window(*pane).saturating_add(self.lateness_ms))
+            window.unwrap_or_else(|| self.panes.last_window(*pane).saturating_add(self.panes.lateness_ms))
         };
         key.parts.keys().map(next).min()
     }
 }
 
 impl<K: Key, V: Data, F: Fold<V>>
-    KeyedOperator<K, (u64, Nested<V>), PaneState<F::Part>, WindowOutput<K, V, F::Value>> for PaneOperator<F>
+    KeyedOperator<K, Arrivals<F::Part, V>, PaneState<F::Part>, WindowOutput<K, V, F::Value>>
+    for PaneOperator<F>
 {
     fn visit(
         &self,
         visit: &mut KeyVisit<'_, K, PaneState<F::Part>>,
-        values: &[(u64, Nested<V>)],
+        arrived: &[Arrivals<F::Part, V>],
         out: &mut Vec<WindowOutput<K, V, F::Value>>,
     ) {
         let (before, now) = (visit.clock.watermark_before, visit.clock.watermark);
         let mut key = KeyPanes::of(visit.state.take(), before);
         let mut changed = BTreeMap::new();
-        for (time_ms, Nested(value)) in values {
-            let is_open = |pane: &u64| !self.is_over(self.panes.last_window(*pane), before);
-            let Some(pane) = self.panes.pane_of(*time_ms).filter(is_open) else {
-                out.push(WindowOutput::Late(*time_ms, visit.key.clone(), value.clone()));
-                continue;
-            };
-            let part = key.parts.remove(&pane);
-            changed.entry(pane).or_insert(part.is_none());
-            key.parts.insert(pane, self.fold.extend(part, *time_ms, value.clone()));
+        for arrivals in arrived {
+            let (parts, late) = taken_apart(arrivals.clone());
+            for (pane, part) in parts {
+                let earlier = key.parts.remove(&pane);
+                changed.entry(pane).or_insert(earlier.is_none());
+                let part = match earlier {
+                    Some(earlier) => self.fold.merge(earlier, part),
+                    None => part,
+                };
+                key.parts.insert(pane, part);
+            }
+            let late = late.into_iter();
+            out.extend(late.map(|(time_ms, value)| WindowOutput::Late(time_ms, visit.key.clone(), value.0)));
         }
         for end_ms in self.windows_to_emit(&key, &changed, before, now) {
             let of_window = (Excluded(end_ms.saturating_sub(self.panes.size_ms)), Included(end_ms));
@@ -163,8 +182,8 @@ impl<K: Key, V: Data, F: Fold<V>>
             out.push(WindowOutput::Result(result));
         }
         key.emitted_to = key.emitted_to.max(now);
-        key.parts.retain(|pane, _| !self.is_over(self.panes.last_window(*pane), now));
-        key.revisions.retain(|window, _| !self.is_over(*window, now));
+        key.parts.retain(|pane, _| !self.panes.is_over(self.panes.last_window(*pane), now));
+        key.revisions.retain(|window, _| !self.panes.is_over(*window, now));
         visit.clear_timers(TimerDomain::Event);
         if let Some(time_ms) = self.next_time(&key, now) {
             visit.set_timer(event_timer(time_ms));
@@ -195,7 +214,7 @@ mod tests {
             time in 0u64..300, slide in 1u64..20, more in 0u64..40, offset in 0u64..50,
         ) {
             let size = slide + more;
-            let panes = Panes::new(size, slide, offset);
+            let panes = Panes::new(size, slide, offset, 0);
             let is_end = |end: i64| (end - (offset + size) as i64).rem_euclid(slide as i64) == 0;
             let expected: Vec<u64> = (time + 1..=time + size).filter(|end| is_end(*end as i64)).collect();
             let pane = panes.pane_of(time).unwrap();
@@ -213,7 +232,7 @@ mod tests {
         for (size, slide, offset) in
             [(10, 4, 3), (10, 10, 0), (1, 1, 0), (u64::MAX, u64::MAX / 2 + 9, u64::MAX / 2)]
         {
-            let panes = Panes::new(size, slide, offset);
+            let panes = Panes::new(size, slide, offset, 0);
             for time in [u64::MAX - 20, u64::MAX - 9, u64::MAX - 4, u64::MAX - 1, u64::MAX] {
                 let of_time = |end: u64| time < end && end - size.min(end) <= time;
                 let windows = |pane| panes.windows_of(pane, 0, u64::MAX).collect::<Vec<_>>();

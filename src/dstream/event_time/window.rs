@@ -1,5 +1,7 @@
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::dstream::event_time::arrivals::Arriving;
 use crate::dstream::event_time::folds::{Aggregate, Collect, Count, Fold, Reduce};
 use crate::dstream::event_time::panes::{PaneOperator, Panes};
 use crate::dstream::event_time::sessions::SessionOperator;
@@ -102,9 +104,11 @@ impl<K: Key, V: Data> EventStream<(K, V)> {
     /// session that is not over is not late: it joins it. A record whose windows would all end after the last
     /// time there is, `u64::MAX`, is in none and goes there as well.
     ///
-    /// One shuffle. Kept for each key, under `name`: one value for each window, session or, where windows
-    /// overlap, pane (the greatest common divisor of size and slide). A start refuses the
-    /// state of windows of another size, slide, offset or gap: change the name with them.
+    /// One shuffle, which of tumbling and sliding windows is crossed by one value for each key and window, or
+    /// pane where windows overlap (the greatest common divisor of size and slide), of a partition, and by the late
+    /// records; sessions send every record. The same is kept for each key, under `name`: one value for each window,
+    /// pane or session. A start refuses the state of windows of another size, slide, offset or gap: change the name
+    /// with them. A replay calls the functions again.
     ///
     /// ```
     /// # fn main() -> millpond::Result<()> {
@@ -136,14 +140,18 @@ pub struct WindowedEvents<K, V> {
 }
 
 impl<K: Key, V: Data> WindowedEvents<K, V> {
-    /// The values of each window merged into one. Values meet in the order of their records within a pane, and
-    /// panes and sessions in order of time: `merge` should be associative and commutative.
+    /// The values of each window merged into one. As with [`reduce_by_key`](DStream::reduce_by_key) values meet
+    /// within each partition of a batch first, then in the order of the partitions and of the batches: `merge` must be
+    /// associative. It need not be commutative in tumbling windows; where windows overlap, panes meet in order of time,
+    /// and in sessions the values of a batch do.
     pub fn reduce(self, merge: impl Fn(V, V) -> V + Send + Sync + 'static) -> Windowed<K, V, V> {
         self.fold(Reduce(merge))
     }
 
-    /// The values of each window added up from `zero`. `merge` puts two parts of a window together, where windows
-    /// overlap or sessions meet; parts begun from `zero` each have to come to the same as one.
+    /// The values of each window added up from `zero`. `merge` puts two parts of a window together: what partitions
+    /// and batches have of it, where windows overlap, and where sessions meet, in the order that
+    /// [`reduce`](WindowedEvents::reduce) keeps to. It must be associative, and parts begun from `zero` each have to
+    /// come to the same as one.
     pub fn aggregate<A: Data>(
         self,
         zero: A,
@@ -168,8 +176,14 @@ impl<K: Key, V: Data> WindowedEvents<K, V> {
         let lateness_ms = windows.lateness_ms;
         let output = match windows.kind {
             Kind::Sliding { size_ms, slide_ms } => {
-                let panes = Panes::new(size_ms, slide_ms, windows.offset_ms.unwrap_or(0));
-                events.keyed_operator("window", name, PaneOperator { panes, lateness_ms, fold })
+                let panes = Panes::new(size_ms, slide_ms, windows.offset_ms.unwrap_or(0), lateness_ms);
+                let fold = Arc::new(fold);
+                let operator = PaneOperator { panes, fold: fold.clone() };
+                events.combining_operator("window", name, operator, move |clock| Arriving {
+                    panes,
+                    fold: fold.clone(),
+                    watermark_before: clock.watermark_before,
+                })
             }
             Kind::Session { gap_ms } => {
                 events.keyed_operator("session_window", name, SessionOperator { gap_ms, lateness_ms, fold })

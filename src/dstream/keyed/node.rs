@@ -34,9 +34,14 @@ pub(crate) struct KeyedSetup {
 /// The outcome of one partition: its groups' changes, and what goes out.
 type Visited<O> = (Vec<GroupChanges>, Vec<O>);
 
-struct KeyedNode<K, V, S, O, L> {
+/// Brings the pairs of a batch together by key; an operator is given what there is of each.
+type ByKey<K, P, V> = dyn Fn(&Rdd<(K, P)>, &BatchClock) -> Arc<dyn KeyedInput<V>> + Send + Sync;
+
+/// An operator over pairs with values of type `P`, which is given values of type `V`.
+struct KeyedNode<K, P, V, S, O, L> {
     operation: &'static str,
-    parent: DStream<(K, V)>,
+    parent: DStream<(K, P)>,
+    by_key: Box<ByKey<K, P, V>>,
     partitions: usize,
     state: Arc<OperatorState>,
     operator: Arc<L>,
@@ -51,12 +56,23 @@ struct KeyedNode<K, V, S, O, L> {
     types: PhantomData<fn() -> S>,
 }
 
-impl<K: Key, V: Data> DStream<(K, V)> {
-    /// Adds an operator that keeps state with timers.
+impl<K: Key, P: Data> DStream<(K, P)> {
+    /// Adds an operator that keeps state with timers and is given every value of a key.
     pub(crate) fn keyed_operator<S: Data, O: Record>(
         &self,
         setup: KeyedSetup,
+        operator: impl KeyedOperator<K, P, S, O>,
+    ) -> KeyedStream<K, S, O> {
+        let operation = setup.operation;
+        self.operator_by_key(setup, operator, move |pairs, _| pairs.keyed(operation))
+    }
+
+    /// The same with the values as `by_key` brings them together.
+    pub(crate) fn operator_by_key<V: Data, S: Data, O: Record>(
+        &self,
+        setup: KeyedSetup,
         operator: impl KeyedOperator<K, V, S, O>,
+        by_key: impl Fn(&Rdd<(K, P)>, &BatchClock) -> Arc<dyn KeyedInput<V>> + Send + Sync + 'static,
     ) -> KeyedStream<K, S, O> {
         let KeyedSetup { operation, name, initial, upgrades, watermark } = setup;
         let operator = Arc::new(operator);
@@ -86,6 +102,7 @@ impl<K: Key, V: Data> DStream<(K, V)> {
         let node = Arc::new(KeyedNode {
             operation,
             parent: self.clone(),
+            by_key: Box::new(by_key),
             partitions,
             state,
             operator,
@@ -107,7 +124,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl<K: Key, V: Data, S: Data, O: Record, L: KeyedOperator<K, V, S, O>> KeyedNode<K, V, S, O, L> {
+impl<K: Key, P, V: Data, S: Data, O: Record, L: KeyedOperator<K, V, S, O>> KeyedNode<K, P, V, S, O, L> {
     fn rdd(&self, batch: &Batch) -> Result<Rdd<O>> {
         let output = lock(&self.output).clone().ok_or_else(|| {
             let message = format!("`{}` was read before its batch ran", self.state.name());
@@ -258,8 +275,8 @@ impl<'a, L> Visitor<'a, L> {
     }
 }
 
-impl<K: Key, V: Data, S: Data, O: Record, L: KeyedOperator<K, V, S, O>> StatefulNode
-    for KeyedNode<K, V, S, O, L>
+impl<K: Key, P: Data, V: Data, S: Data, O: Record, L: KeyedOperator<K, V, S, O>> StatefulNode
+    for KeyedNode<K, P, V, S, O, L>
 {
     fn state(&self) -> &Arc<OperatorState> {
         &self.state
@@ -276,7 +293,7 @@ impl<K: Key, V: Data, S: Data, O: Record, L: KeyedOperator<K, V, S, O>> Stateful
         if !self.parent.is_due(batch) {
             return Ok(());
         }
-        let input = self.parent.rdd(batch)?.keyed(self.operation);
+        let input = (self.by_key)(&self.parent.rdd(batch)?, &clock);
         prepare_all(&batch.executor, input.dependencies().into_iter().map(Parent::Wide).collect())?;
         let stage = format!("{} `{}`", self.operation, self.state.name());
         let groups_of = |partition| groups_of_partition(partition, self.partitions);

@@ -69,11 +69,7 @@ impl<K: Key, V: Data> Codec<(K, V)> {
                 Ok(())
             },
             decode: |bytes, buffer| {
-                let split = bytes.split_first_chunk::<4>();
-                let parts = split
-                    .and_then(|(length, rest)| rest.split_at_checked(u32::from_le_bytes(*length) as usize));
-                let (key, value) = parts
-                    .ok_or_else(|| Error::corrupt("the key of a pair runs over the end of its record"))?;
+                let (key, value) = pair_of(bytes)?;
                 Ok((decode_key(key)?, V::decode(value, buffer)?))
             },
             state_type: chunks_of::<V>(
@@ -82,6 +78,13 @@ impl<K: Key, V: Data> Codec<(K, V)> {
             ),
         }
     }
+}
+
+/// The key's bytes and the value's archive of a pair.
+pub(super) fn pair_of(record: &[u8]) -> Result<(&[u8], &[u8])> {
+    let split = record.split_first_chunk::<4>();
+    let parts = split.and_then(|(length, rest)| rest.split_at_checked(u32::from_le_bytes(*length) as usize));
+    parts.ok_or_else(|| Error::corrupt("the key of a pair runs over the end of its record"))
 }
 
 /// Writes the length of what follows the four bytes at `at` into them.

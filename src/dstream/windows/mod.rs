@@ -4,13 +4,17 @@
 //! at time `t` holds the batches with times in `(t - length, t]`. What windows hold is state
 //! ([`store::WindowStore`]): each batch's records are kept once, in chunks, from the batch they came in until
 //! no window needs them any more. Reductions with an inverse also keep one aggregate per key
-//! ([`inverse`]), and read of each batch only when it enters and when it leaves.
+//! ([`inverse`]), and read of each batch only when it enters and when it leaves. Those without one merge partial
+//! aggregates of several batches ([`merged`]).
 
 mod chunks;
 mod count_by_value_and_window;
 mod count_by_window;
 mod group_by_key_and_window;
+mod intervals;
 mod inverse;
+mod merged;
+mod pairs;
 mod reduce_by_key_and_window;
 mod reduce_by_window;
 mod remember;

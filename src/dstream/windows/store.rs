@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Span;
-use super::chunks::{ChunkKey, Codec};
+use super::chunks::{ChunkKey, Codec, pair_of};
+use super::pairs::Pairs;
 use crate::batch::Batch;
 use crate::dstream::batch_rows::{BatchRows, RowsSlot};
 use crate::dstream::{DStream, OperatorName, StatefulNode};
 use crate::error::{Error, Result};
+use crate::format::block::for_each_record;
 use crate::id::BatchTime;
 use crate::rdd::shuffle::decode_key;
 use crate::rdd::{Rdd, Record};
-use crate::record::{Key, KeyHash, group_of, hash_of};
+use crate::record::{Data, Key, KeyHash, group_of, hash_of};
 use crate::state::{GroupChanges, OperatorState};
 
 /// The key whose value says until when batches are counted in aggregates; no batch has this time.
@@ -31,6 +33,8 @@ pub(super) enum Use {
     Whole,
     /// Each window reads those that entered and those that left since the one before.
     Changes,
+    /// Each window reads those that are not in a partial aggregate of several.
+    Merged,
 }
 
 /// What one partition of one batch left in the store.
@@ -70,6 +74,12 @@ impl Index {
         later.map(|(_, part)| *part).take_while(|part| part.time <= until).collect()
     }
 
+    /// The time of the first batch with records among those.
+    fn first_between(&self, after: u64, until: u64) -> Option<u64> {
+        let mut later = self.parts.range((after.saturating_add(1), 0)..);
+        later.next().map(|((time, _), _)| *time).filter(|time| *time <= until)
+    }
+
     fn forget_until(&mut self, time: u64) {
         self.parts = self.parts.split_off(&(time.saturating_add(1), 0));
     }
@@ -84,22 +94,24 @@ struct ChunkTable<T> {
 impl<T: Record> ChunkTable<T> {
     fn read(&self, parts: &[Part]) -> Result<Vec<T>> {
         let mut records = Vec::new();
+        self.for_each_chunk(parts, |chunk| self.codec.read(chunk, &mut records))?;
+        Ok(records)
+    }
+
+    fn for_each_chunk(&self, parts: &[Part], mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
         let (mut key, mut chunk) = (Vec::new(), Vec::new());
         for part in parts {
             for at in 0..part.chunks {
                 let hash = key_of((part.time, part.partition, at), &mut key);
-                self.copy_chunk(hash, &key, &mut chunk)
-                    .and_then(|()| self.codec.read(&chunk, &mut records))
-                    .map_err(|error| {
-                        let Part { time, partition, .. } = part;
-                        let name = self.state.name();
-                        error.within(format!(
-                            "chunk {at} of batch time {time}, partition {partition} in `{name}`"
-                        ))
-                    })?;
+                self.copy_chunk(hash, &key, &mut chunk).and_then(|()| each(&chunk)).map_err(|error| {
+                    let Part { time, partition, .. } = part;
+                    let name = self.state.name();
+                    error
+                        .within(format!("chunk {at} of batch time {time}, partition {partition} in `{name}`"))
+                })?;
             }
         }
-        Ok(records)
+        Ok(())
     }
 
     /// Copies a chunk out, so that its group is not held while records are read.
@@ -276,7 +288,7 @@ impl<T: Record> WindowStore<T> {
             chunks = self.table.codec.chunks(&self.parent.rdd(batch)?, "window")?;
         }
         let removed = match self.kept_for {
-            Use::Whole => self.index().between(0, needed_after),
+            Use::Whole | Use::Merged => self.index().between(0, needed_after),
             Use::Changes => Vec::new(),
         };
         let mut rows = removals(&removed);
@@ -290,7 +302,7 @@ impl<T: Record> WindowStore<T> {
         let staged = self.stage(batch, rows)?;
         self.apply(batch, &staged)?;
         let mut index = self.index();
-        if self.kept_for == Use::Whole {
+        if self.kept_for != Use::Changes {
             index.forget_until(needed_after);
         }
         sizes.into_iter().for_each(|(partition, bytes)| index.add(time, partition, bytes));
@@ -308,6 +320,48 @@ impl<T: Record> WindowStore<T> {
         }
         index.add(time, partition, value.len());
         Ok(())
+    }
+}
+
+impl<K: Key, V: Data> WindowStore<(K, V)> {
+    /// Whether batches with times after `after` and up to `until` have records.
+    pub(super) fn has_between(&self, after: u64, until: u64) -> bool {
+        self.index().first_between(after, until).is_some()
+    }
+
+    /// Whether only one batch of these has.
+    pub(super) fn is_one_batch(&self, after: u64, until: u64) -> bool {
+        let index = self.index();
+        let first = index.first_between(after, until);
+        first.is_some_and(|time| index.first_between(time, until).is_none())
+    }
+
+    /// The pairs of these batches in order, as bytes.
+    pub(super) fn pairs_between(&self, batch: &Batch, after: u64, until: u64) -> Result<Vec<Pairs>> {
+        let partitions = partitions_of(self.index().between(after, until));
+        let stage = format!("window `{}`", self.name());
+        batch.executor.run_stage(&stage, partitions.len(), |_, at| self.table.pairs(&partitions[at]))
+    }
+}
+
+impl<K: Key, V: Data> ChunkTable<(K, V)> {
+    fn pairs(&self, parts: &[Part]) -> Result<Pairs> {
+        let (mut hashes, mut bytes, mut places) = (Vec::new(), Vec::new(), Vec::new());
+        self.for_each_chunk(parts, |chunk| {
+            for_each_record(chunk, |record| {
+                let (key, value) = pair_of(record)?;
+                hashes.push(hash_of(key));
+                places.push((bytes.len(), key.len(), value.len()));
+                bytes.extend_from_slice(key);
+                bytes.extend_from_slice(value);
+                Ok(())
+            })
+        })?;
+        Pairs::by_group(&hashes, |at, out| {
+            let (start, key, value) = places[at];
+            out.extend_from_slice(&bytes[start..start + key + value]);
+            Ok((out.len() - value) as u32)
+        })
     }
 }
 

@@ -97,7 +97,18 @@ impl<K: Key, V: Data> Rdd<(K, V)> {
         partitions: usize,
         aggregator: A,
     ) -> Rdd<(K, A::Combined)> {
-        let keyed: Arc<dyn KeyedNode<A::Combined>> = match self.partitioned() {
+        let keyed = self.combined(operation, aggregator);
+        let info = NodeInfo::new(&self.executor, operation, partitions);
+        Rdd::new(&self.executor, GroupsNode::of_pairs(info, keyed))
+    }
+
+    /// The same by key group.
+    pub(crate) fn combined<A: Aggregator<V>>(
+        &self,
+        operation: &'static str,
+        aggregator: A,
+    ) -> Arc<dyn KeyedNode<A::Combined>> {
+        match self.partitioned() {
             Some(parent) => Arc::new(CombinedInPlace::new(parent, aggregator)),
             None => {
                 let aggregator = Arc::new(aggregator);
@@ -105,8 +116,6 @@ impl<K: Key, V: Data> Rdd<(K, V)> {
                 let shuffle = Shuffle::new(operation, map_side);
                 Arc::new(CombinedByKey { shuffle, aggregator, value: PhantomData })
             }
-        };
-        let info = NodeInfo::new(&self.executor, operation, partitions);
-        Rdd::new(&self.executor, GroupsNode::of_pairs(info, keyed))
+        }
     }
 }

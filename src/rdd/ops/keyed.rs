@@ -115,6 +115,21 @@ impl<K: Key, V: Record> Rdd<(K, V)> {
     }
 }
 
+impl<K: Key, V: Record> Rdd<(K, V)> {
+    /// The pairs of a keyed node, called `operation`.
+    pub(crate) fn of_keyed(
+        executor: &Arc<Executor>,
+        operation: &'static str,
+        detail: String,
+        partitions: usize,
+        keyed: Arc<dyn KeyedNode<V>>,
+    ) -> Self {
+        let mut info = NodeInfo::new(executor, operation, partitions);
+        info.detail = detail;
+        Rdd::new(executor, GroupsNode::of_pairs(info, keyed))
+    }
+}
+
 impl<K: Key, V: Data> Rdd<(K, V)> {
     /// The pairs by key group: those that are partitioned by key already as they are, others through a
     /// shuffle for `operation`.
