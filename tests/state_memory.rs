@@ -174,6 +174,33 @@ fn where_changes_alone_pass_the_limit_checkpoints_are_taken_early() {
     assert!(progress[0].checkpoints >= 6, "{progress:?}");
 }
 
+/// Of what was let go of, read again and again, one read fails: in a batch, of a checkpoint or of the start after it.
+#[test]
+fn a_read_that_fails_anywhere_in_a_running_job_changes_nothing() {
+    let chunks = fixed_chunks(8, 400, 2_000);
+    let (expected, _) = made(&chunks, &[], &Run::default());
+    let run = Run { state_memory: Some(20_000), ..Run::default() };
+    let life = |faults: &Arc<FaultPlan>| Life {
+        run: run.clone(),
+        faults: faults.clone(),
+        stop: Some((LAST_BATCH, StopMode::Graceful)),
+    };
+    let counting = FaultPlan::never();
+    let (found, progress) = made(&chunks, &[life(&counting)], &run);
+    assert_eq!(found, expected);
+    assert!(progress[0].state_evictions > 256, "{progress:?}");
+    let reads = counting.reads().len() as u64;
+    assert!(reads > 1_000, "{reads} reads");
+    let mut failed = 0;
+    for read in (1..=reads).step_by(reads as usize / 16) {
+        let failing = FaultPlan::failing_reads(read..read + 1);
+        let (found, _) = made(&chunks, &[life(&failing)], &run);
+        assert_eq!(found, expected, "read {read} of {reads} failed");
+        failed += u64::from(failing.has_failed());
+    }
+    assert!(failed > 12, "only {failed} reads failed");
+}
+
 /// Flips a bit at this share of a file, in place, so that whoever has it open reads that.
 fn flip(path: &Path, share: f64) {
     let file = File::options().read(true).write(true).open(path).unwrap();
@@ -275,18 +302,28 @@ fn run() -> impl Strategy<Value = Run> {
     )
 }
 
+/// What the disk does in a life: nothing, or it ends it at a step, or fails one read, of the start or of a batch.
+fn faults() -> impl Strategy<Value = Arc<FaultPlan>> {
+    prop_oneof![
+        Just(()).prop_map(|()| FaultPlan::never()),
+        (1u64..150).prop_map(FaultPlan::crash_at),
+        (1u64..400).prop_map(|read| FaultPlan::failing_reads(read..read + 1)),
+    ]
+}
+
 fn life() -> impl Strategy<Value = Life> {
     let mode = prop_oneof![Just(StopMode::Graceful), Just(StopMode::Now)];
-    (run(), prop::option::of(1u64..150), 1u64..12, mode).prop_map(|(run, crash, batches, mode)| {
-        let faults = crash.map_or_else(FaultPlan::never, FaultPlan::crash_at);
-        Life { run, faults, stop: Some((batches, mode)) }
+    (run(), faults(), 1u64..12, mode).prop_map(|(run, faults, batches, mode)| Life {
+        run,
+        faults,
+        stop: Some((batches, mode)),
     })
 }
 
 proptest! {
     #![proptest_config(cases(24))]
 
-    /// Lives with other limits each, that end with crashes and stops: as one life without a limit.
+    /// Lives with other limits each, that end with crashes, reads that fail and stops: as one life without a limit.
     #[test]
     fn no_limit_changes_anything(chunks in chunks(), lives in prop::collection::vec(life(), 0..4), last in run()) {
         let (expected, _) = made(&chunks, &[], &Run::default());
