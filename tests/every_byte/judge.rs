@@ -45,8 +45,7 @@ pub fn judge(store: &Path, files: &Files, promises: &Promises, looks: Looks) -> 
 
 /// The start after a job that ended over damage.
 fn judge_next_start(store: &Path, error: &millpond::Error, promises: &Promises) -> Result<Outcome, String> {
-    // A page says itself which version it has.
-    if !matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Incompatible) {
+    if error.kind() != ErrorKind::Corrupt {
         return Err(format!("the job ended with {error:?}"));
     }
     if !store.join("suspect").exists() {
