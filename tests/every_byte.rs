@@ -2,6 +2,9 @@
 //! the store sound, or walk back and say so, or refuse with a typed error and leave it as it was; it never panics,
 //! hangs, or goes on with another state.
 //!
+//! The same again for a start that looks at state only behind itself: then the job may also end with a typed error, and
+//! the next start walks back and says so, or refuses.
+//!
 //! A bounded, fixed part runs by default; `MILLPOND_EVERY_BYTE=all` runs all of it, another number so many.
 //! `MILLPOND_EVERY_BYTE_FROM` skips so many of them first.
 
@@ -19,10 +22,10 @@ mod lives;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
-use job::{Life, Promises, Tell, Told};
+use job::{Life, Looks, Promises, Tell, Told};
 use judge::{Files, Outcome, files_of, judge, put};
 use millpond::StopMode;
 
@@ -92,8 +95,8 @@ fn chosen(all: Vec<Case>) -> Vec<Case> {
     all.into_iter().skip(from).step_by(step).collect()
 }
 
-/// Panics of sled are caught where it is called; any other counts.
-fn count_panics() -> Arc<AtomicUsize> {
+/// Panics of sled are caught where it is called; any other counts, in whichever test of this process.
+static PANICS: LazyLock<Arc<AtomicUsize>> = LazyLock::new(|| {
     let count = Arc::new(AtomicUsize::new(0));
     let panics = count.clone();
     let usual = std::panic::take_hook();
@@ -106,23 +109,24 @@ fn count_panics() -> Arc<AtomicUsize> {
         }
     }));
     count
-}
+});
 
 /// What each worker is at, since when.
 type Busy = Arc<Mutex<BTreeMap<usize, (Instant, String)>>>;
 
 /// Ends the process, and says with what, when a worker hangs.
 fn watch(busy: &Busy) {
-    let busy = busy.clone();
+    let busy = Arc::downgrade(busy);
     std::thread::spawn(move || {
-        loop {
-            std::thread::sleep(Duration::from_secs(1));
+        while let Some(busy) = busy.upgrade() {
             for (since, case) in busy.lock().unwrap().values() {
                 if since.elapsed() > HUNG {
                     eprintln!("it hangs: {case}");
                     std::process::abort();
                 }
             }
+            drop(busy);
+            std::thread::sleep(Duration::from_secs(1));
         }
     });
 }
@@ -137,10 +141,10 @@ fn damage(files: &Files, (file, damage): Case) -> Files {
     files
 }
 
-fn try_one(files: &Files, promises: &Promises, dir: &Path) -> Result<Outcome, String> {
+fn try_one(files: &Files, promises: &Promises, dir: &Path, looks: Looks) -> Result<Outcome, String> {
     let store = dir.join("store");
     put(files, &store);
-    let outcome = judge(&store, files, promises);
+    let outcome = judge(&store, files, promises, looks);
     std::fs::remove_dir_all(&store).unwrap();
     outcome
 }
@@ -150,64 +154,111 @@ fn kind_of(path: &str) -> String {
     path.chars().map(|c| if c.is_ascii_digit() { 'N' } else { c }).collect()
 }
 
-#[test]
-fn whatever_bit_is_flipped_or_file_is_cut_the_start_is_sound_or_says_what_is_wrong() {
+/// The damage of a whole test, and what came of it.
+struct Trial {
+    files: Files,
+    promises: Promises,
+    /// How the start looks at state in the case of that number.
+    looks: fn(usize) -> Looks,
+    cases: Vec<Case>,
+    next: AtomicUsize,
+    outcomes: Mutex<BTreeMap<(String, String), usize>>,
+    wrong: Mutex<Vec<String>>,
+    busy: Busy,
+}
+
+impl Trial {
+    fn work(&self, worker: usize) {
+        let dir = tempfile::tempdir().unwrap();
+        loop {
+            let at = self.next.fetch_add(1, Ordering::SeqCst);
+            let Some(case) = self.cases.get(at) else { break };
+            if at > 0 && at.is_multiple_of(SHOWN_EVERY) {
+                eprintln!("{at} of {} cases", self.cases.len());
+            }
+            let (path, looks) = (&self.files[case.0].0, (self.looks)(at));
+            let shown = format!("{path}: {:?}, looks {looks:?}", case.1);
+            self.busy.lock().unwrap().insert(worker, (Instant::now(), shown.clone()));
+            let before = PANICS.load(Ordering::SeqCst);
+            let outcome = try_one(&damage(&self.files, *case), &self.promises, dir.path(), looks);
+            let panicked = PANICS.load(Ordering::SeqCst) > before;
+            let what = if matches!(case.1, Damage::Cut { .. }) { "cut" } else { "flipped" };
+            match outcome {
+                Ok(outcome) if !panicked => {
+                    let row = (format!("{} {what}", kind_of(path)), format!("{outcome:?}"));
+                    *self.outcomes.lock().unwrap().entry(row).or_default() += 1;
+                }
+                outcome => {
+                    let problem = outcome.err().unwrap_or_else(|| "something panicked".to_owned());
+                    eprintln!("{shown}: {problem}");
+                    self.wrong.lock().unwrap().push(format!("{shown}: {problem}"));
+                }
+            }
+        }
+        self.busy.lock().unwrap().remove(&worker);
+    }
+
+    /// Prints and returns how often each outcome was.
+    fn judged(self, name: &str, count: usize) -> BTreeMap<(String, String), usize> {
+        let bytes: usize = self.files.iter().map(|(_, bytes)| bytes.len()).sum();
+        let (tried, files) = (self.cases.len(), self.files.len());
+        let outcomes = self.outcomes.into_inner().unwrap();
+        let mut text = format!("{name}: {tried} of {count} cases on {files} files of {bytes} bytes:\n");
+        for ((what, outcome), count) in &outcomes {
+            text += &format!("  {count:6} {what}: {outcome}\n");
+        }
+        eprint!("{text}");
+        let wrong = self.wrong.into_inner().unwrap();
+        let shown = wrong[..wrong.len().min(20)].join("\n");
+        assert!(wrong.is_empty(), "{} cases went wrong:\n{shown}", wrong.len());
+        outcomes
+    }
+}
+
+/// Tries the damage. Returns how often each outcome was.
+fn tried(name: &str, looks: fn(usize) -> Looks) -> BTreeMap<(String, String), usize> {
     let (files, promises) = sound_store();
-    let panics = count_panics();
     let dir = tempfile::tempdir().unwrap();
-    assert_eq!(try_one(&files, &promises, dir.path()), Ok(Outcome::Sound), "without any damage");
+    for at in 0..2 {
+        let outcome = try_one(&files, &promises, dir.path(), looks(at));
+        assert_eq!(outcome, Ok(Outcome::Sound), "without any damage");
+    }
     let all = all_cases(&files);
-    let (bytes, count) = (files.iter().map(|(_, bytes)| bytes.len()).sum::<usize>(), all.len());
-    let cases = chosen(all);
-    let next = AtomicUsize::new(0);
-    let outcomes = Mutex::new(BTreeMap::<(String, String), usize>::new());
-    let wrong = Mutex::new(Vec::new());
-    let busy = Busy::default();
-    watch(&busy);
+    let count = all.len();
+    let trial = Trial {
+        files,
+        promises,
+        looks,
+        cases: chosen(all),
+        next: AtomicUsize::new(0),
+        outcomes: Mutex::default(),
+        wrong: Mutex::default(),
+        busy: Busy::default(),
+    };
+    watch(&trial.busy);
     std::thread::scope(|scope| {
         for worker in 0..2 {
-            let (files, promises, cases, next, outcomes) = (&files, &promises, &cases, &next, &outcomes);
-            let (wrong, busy, panics) = (&wrong, &busy, &panics);
-            scope.spawn(move || {
-                let dir = tempfile::tempdir().unwrap();
-                loop {
-                    let at = next.fetch_add(1, Ordering::SeqCst);
-                    let Some(case) = cases.get(at) else { break };
-                    if at > 0 && at.is_multiple_of(SHOWN_EVERY) {
-                        eprintln!("{at} of {} cases", cases.len());
-                    }
-                    let path = &files[case.0].0;
-                    let shown = format!("{path}: {:?}", case.1);
-                    busy.lock().unwrap().insert(worker, (Instant::now(), shown.clone()));
-                    let before = panics.load(Ordering::SeqCst);
-                    let outcome = try_one(&damage(files, *case), promises, dir.path());
-                    let what = if matches!(case.1, Damage::Cut { .. }) { "cut" } else { "flipped" };
-                    let outcome = match outcome {
-                        Ok(_) if panics.load(Ordering::SeqCst) > before => {
-                            Err("something panicked".to_owned())
-                        }
-                        outcome => outcome,
-                    };
-                    match outcome {
-                        Ok(outcome) => {
-                            let row = (format!("{} {what}", kind_of(path)), format!("{outcome:?}"));
-                            *outcomes.lock().unwrap().entry(row).or_default() += 1;
-                        }
-                        Err(problem) => {
-                            eprintln!("{shown}: {problem}");
-                            wrong.lock().unwrap().push(format!("{shown}: {problem}"));
-                        }
-                    }
-                }
-                busy.lock().unwrap().remove(&worker);
-            });
+            let trial = &trial;
+            scope.spawn(move || trial.work(worker));
         }
     });
-    eprintln!("{} of {count} cases on {} files of {bytes} bytes:", cases.len(), files.len());
-    for ((what, outcome), count) in outcomes.into_inner().unwrap() {
-        eprintln!("  {count:6} {what}: {outcome}");
-    }
-    let wrong = wrong.into_inner().unwrap();
-    let shown = wrong[..wrong.len().min(20)].join("\n");
-    assert!(wrong.is_empty(), "{} cases went wrong:\n{shown}", wrong.len());
+    trial.judged(name, count)
+}
+
+#[test]
+fn whatever_bit_is_flipped_or_file_is_cut_the_start_is_sound_or_says_what_is_wrong() {
+    tried("looked at by the start", |_| Looks::AtOnce);
+}
+
+/// By turns a thread beside the batches looks first, and whoever needs the state.
+#[test]
+fn damage_that_only_comes_to_light_behind_the_start_ends_the_job_and_the_next_start_walks_back_or_refuses() {
+    let looks = |at: usize| if at.is_multiple_of(2) { Looks::Beside } else { Looks::WhenNeeded };
+    let outcomes = tried("looked at behind the start", looks);
+    let late: usize = outcomes
+        .iter()
+        .filter(|((_, outcome), _)| outcome.starts_with("Ended"))
+        .map(|(_, count)| count)
+        .sum();
+    assert!(late > 0, "no damage was found behind a start");
 }

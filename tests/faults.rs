@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use child::{child_dir, run_child, run_child_in_mounts, run_child_through};
-use driven::{INTERVAL_MS, builder, tick};
+use driven::{INTERVAL_MS, builder, tick, tick_or_end};
 use millpond::testkit::{DiskStep, FaultKind, FaultPlan, Setup, TestContext};
 use millpond::{
     BatchId, BatchTime, BlockStore, DStream, DirectorySource, ErrorKind, FnSink, JobHandle, ManualClock,
@@ -51,20 +51,6 @@ fn totals(job: &JobHandle) -> BTreeMap<u64, u64> {
     let view = job.state::<u64, u64>("sums").unwrap();
     view.for_each(|key, sum| assert!(totals.insert(key, sum).is_none())).unwrap();
     totals
-}
-
-/// Moves the clock on until another batch is done or the job has ended, which it may.
-fn tick_or_end(job: &RunningContext, clock: &ManualClock) -> bool {
-    let before = job.progress().last_batch.map_or(0, |(batch, _)| batch.0);
-    clock.advance(INTERVAL_MS);
-    loop {
-        if job.progress().last_batch.is_some_and(|(batch, _)| batch.0 > before) {
-            return true;
-        }
-        if !matches!(job.await_termination_or_timeout(Duration::from_millis(1)), Ok(false)) {
-            return false;
-        }
-    }
 }
 
 // -- the disk --

@@ -8,13 +8,16 @@ mod cases;
 mod lives;
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cases::cases;
 use lives::{INTERVAL_MS, Life, Run, Scripted, start_life, wait_for_batch};
 use millpond::testkit::FaultPlan;
-use millpond::{ManualClock, Progress, RunningContext, StateSpec, StopMode, StreamingContext};
+use millpond::{ErrorKind, ManualClock, Progress, RunningContext, StateSpec, StopMode, StreamingContext};
 use proptest::prelude::*;
 
 /// The last batch that is compared.
@@ -82,9 +85,16 @@ fn made(chunks: &Arc<Vec<Vec<Pair>>>, lives: &[Life], last: &Run) -> (Made, Vec<
     }
     let life = Life { run: last.clone(), faults: FaultPlan::never(), stop: None };
     let job = start_life(dir.path(), &clock, &life, &job).unwrap();
+    let made = to_the_end(&job, &clock, &emitted);
+    progress.push(job.progress());
+    (made, progress)
+}
+
+/// The rest of the input, as the last life of a job.
+fn to_the_end(job: &RunningContext, clock: &ManualClock, emitted: &Emitted) -> Made {
     assert!(job.recovery().differences.is_empty(), "{:?}", job.recovery());
     // Some more, so that windows end and all timers are due.
-    assert!(tick_until(&job, &clock, LAST_BATCH + 2));
+    assert!(tick_until(job, clock, LAST_BATCH + 2));
     let view = job.state::<u64, i64>("totals").unwrap();
     let mut totals = Vec::new();
     view.for_each(|key, total| totals.push((key, total))).unwrap();
@@ -94,11 +104,10 @@ fn made(chunks: &Arc<Vec<Vec<Pair>>>, lives: &[Life], last: &Run) -> (Made, Vec<
     totals.sort_unstable();
     let visited = job.keys_in_state("visits").unwrap();
     job.stop(StopMode::Graceful).unwrap();
-    progress.push(job.progress());
     let mut emitted = emitted.lock().unwrap().clone();
     // A stop may come after one batch more.
     emitted.retain(|batch, _| *batch <= LAST_BATCH);
-    (Made { emitted, totals, visited }, progress)
+    Made { emitted, totals, visited }
 }
 
 /// Runs batches up to this one; `false` when the job ended before.
@@ -165,6 +174,115 @@ fn where_changes_alone_pass_the_limit_checkpoints_are_taken_early() {
     assert!(progress[0].checkpoints >= 6, "{progress:?}");
 }
 
+/// Of what was let go of, read again and again, one read fails: in a batch, of a checkpoint or of the start after it.
+#[test]
+fn a_read_that_fails_anywhere_in_a_running_job_changes_nothing() {
+    let chunks = fixed_chunks(8, 400, 2_000);
+    let (expected, _) = made(&chunks, &[], &Run::default());
+    let run = Run { state_memory: Some(20_000), ..Run::default() };
+    let life = |faults: &Arc<FaultPlan>| Life {
+        run: run.clone(),
+        faults: faults.clone(),
+        stop: Some((LAST_BATCH, StopMode::Graceful)),
+    };
+    let counting = FaultPlan::never();
+    let (found, progress) = made(&chunks, &[life(&counting)], &run);
+    assert_eq!(found, expected);
+    assert!(progress[0].state_evictions > 256, "{progress:?}");
+    let reads = counting.reads().len() as u64;
+    assert!(reads > 1_000, "{reads} reads");
+    let mut failed = 0;
+    for read in (1..=reads).step_by(reads as usize / 16) {
+        let failing = FaultPlan::failing_reads(read..read + 1);
+        let (found, _) = made(&chunks, &[life(&failing)], &run);
+        assert_eq!(found, expected, "read {read} of {reads} failed");
+        failed += u64::from(failing.has_failed());
+    }
+    assert!(failed > 12, "only {failed} reads failed");
+}
+
+/// Flips a bit at this share of a file, in place, so that whoever has it open reads that.
+fn flip(path: &Path, share: f64) {
+    let file = File::options().read(true).write(true).open(path).unwrap();
+    let at = (file.metadata().unwrap().len() as f64 * share) as u64;
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 4], at).unwrap();
+}
+
+/// The segments in a store, oldest first.
+fn segments(store: &Path) -> Vec<PathBuf> {
+    let mut found: Vec<(u64, PathBuf)> = Vec::new();
+    for entry in std::fs::read_dir(store.join("state")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        found.extend(name.strip_suffix(".segment").map(|number| (number.parse().unwrap(), path.clone())));
+    }
+    found.sort_unstable();
+    found.into_iter().map(|(_, path)| path).collect()
+}
+
+/// What the start made of a store whose state was damaged while a job ran.
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    WalkedBack,
+    /// Until the bytes were as they should be again.
+    Refused,
+}
+
+/// A job that has let go of most of its state; a bit is flipped at this share of the newest segment, or of all of them.
+fn damaged_while_running(expected: &Made, chunks: &Arc<Vec<Vec<Pair>>>, all: bool, share: f64) -> Next {
+    let dir = tempfile::tempdir().unwrap();
+    let (clock, emitted) = (ManualClock::at(0), Emitted::default());
+    let describe = describe(chunks, &emitted);
+    let run = Run { checkpoint_every: 2, state_memory: Some(100_000), ..Run::default() };
+    let life = Life { run, faults: FaultPlan::never(), stop: None };
+    let job = start_life(dir.path(), &clock, &life, &describe).unwrap();
+    assert!(tick_until(&job, &clock, 7));
+    assert!(job.progress().state_evictions > 256, "{:?}", job.progress());
+    let segments = segments(dir.path());
+    assert!(segments.len() > 1, "{segments:?}");
+    let damaged = if all { &segments[..] } else { &segments[segments.len() - 1..] };
+    let flip_all = || damaged.iter().for_each(|path| flip(path, share));
+    flip_all();
+    assert!(!tick_until(&job, &clock, LAST_BATCH), "nobody has read the damaged bytes of {damaged:?}");
+    let error = job.await_termination().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    assert!(error.to_string().contains(".segment, page at byte"), "{error}");
+    drop(job);
+    assert!(dir.path().join("suspect").exists());
+    for (batch, rows) in &*emitted.lock().unwrap() {
+        assert!(rows == &expected.emitted[batch], "batch {batch} put out something else");
+    }
+    let (job, next) = match start_life(dir.path(), &clock, &life, &describe) {
+        Ok(job) => {
+            assert!(!job.recovery().walked_back.is_empty(), "{:?}", job.recovery());
+            (job, Next::WalkedBack)
+        }
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+            flip_all();
+            let job = start_life(dir.path(), &clock, &life, &describe).unwrap();
+            assert!(job.recovery().walked_back.is_empty(), "{:?}", job.recovery());
+            (job, Next::Refused)
+        }
+    };
+    assert!(!dir.path().join("suspect").exists());
+    assert_eq!(&to_the_end(&job, &clock, &emitted), expected);
+    next
+}
+
+#[test]
+fn damage_of_what_a_running_job_has_let_go_of_ends_it_before_anything_is_made_of_it() {
+    let chunks = fixed_chunks(LAST_BATCH, 1_500, 10_000);
+    let (expected, _) = made(&chunks, &[], &Run::default());
+    for share in [0.2, 0.6] {
+        // Only the newest checkpoint needs the newest segment.
+        assert_eq!(damaged_while_running(&expected, &chunks, false, share), Next::WalkedBack);
+        assert_eq!(damaged_while_running(&expected, &chunks, true, share), Next::Refused);
+    }
+}
+
 fn chunks() -> impl Strategy<Value = Arc<Vec<Vec<Pair>>>> {
     let key = prop_oneof![1 => 0u64..6, 3 => 0u64..3_000];
     let chunk = prop::collection::vec((key, -1i64..12), 0..400);
@@ -184,18 +302,28 @@ fn run() -> impl Strategy<Value = Run> {
     )
 }
 
+/// What the disk does in a life: nothing, or it ends it at a step, or fails one read, of the start or of a batch.
+fn faults() -> impl Strategy<Value = Arc<FaultPlan>> {
+    prop_oneof![
+        Just(()).prop_map(|()| FaultPlan::never()),
+        (1u64..150).prop_map(FaultPlan::crash_at),
+        (1u64..400).prop_map(|read| FaultPlan::failing_reads(read..read + 1)),
+    ]
+}
+
 fn life() -> impl Strategy<Value = Life> {
     let mode = prop_oneof![Just(StopMode::Graceful), Just(StopMode::Now)];
-    (run(), prop::option::of(1u64..150), 1u64..12, mode).prop_map(|(run, crash, batches, mode)| {
-        let faults = crash.map_or_else(FaultPlan::never, FaultPlan::crash_at);
-        Life { run, faults, stop: Some((batches, mode)) }
+    (run(), faults(), 1u64..12, mode).prop_map(|(run, faults, batches, mode)| Life {
+        run,
+        faults,
+        stop: Some((batches, mode)),
     })
 }
 
 proptest! {
     #![proptest_config(cases(24))]
 
-    /// Lives with other limits each, that end with crashes and stops: as one life without a limit.
+    /// Lives with other limits each, that end with crashes, reads that fail and stops: as one life without a limit.
     #[test]
     fn no_limit_changes_anything(chunks in chunks(), lives in prop::collection::vec(life(), 0..4), last in run()) {
         let (expected, _) = made(&chunks, &[], &Run::default());

@@ -256,6 +256,10 @@ impl Driver {
         let stopped_now = self.shared.stop_requested() == Some(StopMode::Now);
         let outcome = match outcome {
             Err(error) if stopped_now && error.kind() == ErrorKind::Stopped => Ok(()),
+            // Damage that is found late is one end, whoever came upon it and whatever it looks like.
+            Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Incompatible) => {
+                self.damage.check().and(Err(error))
+            }
             other => other,
         };
         if let Err(error) = &outcome {

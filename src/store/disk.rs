@@ -161,9 +161,15 @@ pub(crate) fn open_to_read(path: &Path) -> std::io::Result<File> {
 /// Reads exactly `length` bytes at `offset`; the caller has checked them against the file's length.
 pub(crate) fn read_at(file: &File, offset: u64, length: usize, path: &Path) -> Result<Vec<u8>> {
     let mut bytes = vec![0; length];
-    let read = before_read("read", path).and_then(|()| file.read_exact_at(&mut bytes, offset));
+    let read = read_into(file, offset, &mut bytes, path);
     read.map_err(|cause| Error::io(format!("read {length} bytes at {offset} of {}", path.display()), cause))?;
     Ok(bytes)
+}
+
+/// Reads at `offset` as many bytes as there is room for.
+pub(crate) fn read_into(file: &File, offset: u64, bytes: &mut [u8], path: &Path) -> std::io::Result<()> {
+    before_read("read", path)?;
+    file.read_exact_at(bytes, offset)
 }
 
 /// Reads a file that must be at most `most` bytes long; `None` when it is not there.

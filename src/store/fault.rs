@@ -150,6 +150,7 @@ mod planned {
         passed: Mutex<Vec<DiskStep>>,
         failing_reads: Range<u64>,
         reads: Mutex<Vec<DiskStep>>,
+        reads_are_over: AtomicBool,
     }
 
     impl Planned {
@@ -187,6 +188,9 @@ mod planned {
 
     impl Planned {
         fn read(&self, what: &'static str, path: &Path) -> io::Result<()> {
+            if self.reads_are_over.load(Ordering::SeqCst) {
+                return Ok(());
+            }
             let mut reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
             reads.push(DiskStep { what, path: path.to_owned() });
             let read = reads.len() as u64;
@@ -290,6 +294,12 @@ mod planned {
             let planned =
                 Planned { faults: faults.into_iter().collect(), in_order: true, ..Planned::default() };
             Arc::new(FaultPlan { planned, ..FaultPlan::default() })
+        }
+
+        /// The job has ended: whoever reads the store from now on is not its disk's affair.
+        #[cfg(feature = "testkit")]
+        pub(crate) fn note_end(&self) {
+            self.planned.reads_are_over.store(true, Ordering::SeqCst);
         }
 
         /// Remembers that what was stepped through so far was the start of the job.

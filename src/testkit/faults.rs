@@ -21,8 +21,8 @@ pub struct FaultCoverage {
     pub steps: usize,
     /// Single faults.
     pub faults: usize,
-    /// Reads of stored files that were made to fail: each of a start after a crash early in the run, late in it, and
-    /// at its end.
+    /// Reads of stored files that were made to fail: each of a start, and of the batches after it, that follows a crash
+    /// early in the run, late in it, and at its end.
     pub reads: usize,
     /// Two faults, the second in the same life or in the start after the first.
     pub pairs: usize,
@@ -171,7 +171,7 @@ fn undisturbed<I: Input>(case: &Case<'_, I>) -> Result<(Outcome, Vec<DiskStep>),
     Ok((expected, counting.passed()))
 }
 
-/// Starts after a crash read what is stored; each of these reads fails once.
+/// Starts after a crash, and batches after them, read what is stored; each of these reads fails once.
 fn failing_reads<I: Input>(case: &Case<'_, I>, expected: &Outcome, steps: u64) -> Result<usize, Failure> {
     let mut count = 0;
     for crash in [steps / 3, steps * 2 / 3, steps].map(|step| step.max(1)) {

@@ -118,6 +118,7 @@ impl<I: Input> Case<'_, I> {
             }
         }
         let stopped = lived.job.stop(mode);
+        faults.note_end();
         if done < until && stopped.is_ok() {
             return Ended::Failed(Error::new(ErrorKind::Stopped, "the job stopped before its input ended"));
         }

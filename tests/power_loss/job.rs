@@ -8,9 +8,10 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use millpond::testkit::FaultPlan;
 use millpond::{
-    Accumulator, CheckpointWritten, Clock, DStream, ManualClock, Queue, RecoveryReport, RunningContext,
-    StopMode, StreamingContext, StreamingListener,
+    Accumulator, CheckpointWritten, Clock, ContextBuilder, DStream, ManualClock, Queue, RecoveryReport,
+    RunningContext, StopMode, StreamingContext, StreamingListener,
 };
 
 use crate::lives::{INTERVAL_MS, Scripted};
@@ -119,8 +120,12 @@ fn add_up(new: &[u64], old: Option<(u64, u64)>) -> Option<(u64, u64)> {
 impl Life {
     /// Starts the job; `tell` hears of everything that leaves it.
     pub fn start(store: &Path, tell: Tell) -> millpond::Result<Life> {
+        Life::start_with(StreamingContext::builder("power"), store, tell)
+    }
+
+    fn start_with(builder: ContextBuilder, store: &Path, tell: Tell) -> millpond::Result<Life> {
         let clock = ManualClock::at(1_000_000);
-        let context = StreamingContext::builder("power")
+        let context = builder
             .store(store)
             .clock(clock.clone())
             .batch_interval(Duration::from_millis(INTERVAL_MS))
@@ -182,11 +187,16 @@ impl Life {
         self.job.stop(mode).map_err(|error| format!("it failed: {}", error.chain()))
     }
 
-    fn sums(&self) -> Sums {
+    fn sums(&self) -> millpond::Result<Sums> {
         let mut sums = Sums::new();
-        let state = self.job.state::<u32, (u64, u64)>("sums").unwrap();
-        state.for_each(|key, sum| sums.extend([(key, sum)])).unwrap();
-        sums
+        let state = self.job.state::<u32, (u64, u64)>("sums")?;
+        state.for_each(|key, sum| sums.extend([(key, sum)]))?;
+        Ok(sums)
+    }
+
+    /// What the job has ended with, if it has failed.
+    fn failure(&self) -> Option<millpond::Error> {
+        self.job.await_termination_or_timeout(Duration::ZERO).err()
     }
 }
 
@@ -309,39 +319,73 @@ fn judge_once(store: &Path, heard: &Arc<Mutex<Promises>>, life: u32) -> Result<S
     if batch <= promised.done {
         return Err(format!("batch {} was done, the next one is {batch}", promised.done));
     }
-    judge_emitted(&started.sums(), started.emitted_rows.value(), &promises)?;
-    judge_totals(&started.sums(), &promises)?;
+    let sums = started.sums().map_err(|error| format!("state cannot be read: {}", error.chain()))?;
+    judge_emitted(&sums, started.emitted_rows.value(), &promises)?;
+    judge_totals(&sums, &promises)?;
     started.stop(StopMode::Now)?;
     Ok(outcome)
 }
 
-/// Starts the job on a store that is damaged. When it starts, lets it go on and checks its totals: `Err` says what is
-/// wrong with them, and the inner error is that of a start, or of a replay, that was refused.
-pub fn judge_damaged(
-    store: &Path,
-    promises: &Promises,
-) -> Result<Result<RecoveryReport, millpond::Error>, String> {
+/// When a start on a damaged store looks at all of its state.
+#[derive(Clone, Copy, Debug)]
+pub enum Looks {
+    /// Before it comes back.
+    AtOnce,
+    /// Behind the start, in a thread beside the batches.
+    Beside,
+    /// Behind the start, when a batch, a question or a stop needs it.
+    WhenNeeded,
+}
+
+/// What became of a job that was started on a damaged store.
+#[derive(Debug)]
+pub enum Lived {
+    /// The start, or a replay in it, was refused.
+    Refused(millpond::Error),
+    /// It went on to a stop, and everything was right.
+    Whole(RecoveryReport),
+    /// What it had told was right, and it ended by itself. The world was promised what is here.
+    Ended(millpond::Error, Box<Promises>),
+}
+
+/// Starts the job on a store that is damaged. When it starts, pushes `push`, lets it go on and checks its totals:
+/// `Err` says what is wrong with them.
+pub fn live_damaged(store: &Path, promises: &Promises, looks: Looks, push: u32) -> Result<Lived, String> {
     let heard = Arc::new(Mutex::new(promises.clone()));
     let hears = heard.clone();
     let tell: Tell = Arc::new(move |told| hears.lock().unwrap().hear(&told));
-    let started = match Life::start(store, tell) {
+    let builder = StreamingContext::builder("power");
+    let builder = match looks {
+        Looks::AtOnce => builder,
+        Looks::Beside => builder.verify_at_start_bytes(0),
+        Looks::WhenNeeded => builder.verify_at_start_bytes(0).faults(FaultPlan::holding_sweep()),
+    };
+    let started = match Life::start_with(builder, store, tell) {
         Ok(started) => started,
-        Err(error) => return Ok(Err(error)),
+        Err(error) => return Ok(Lived::Refused(error)),
     };
     let report = started.recovery();
-    started.push(9_001).map_err(|error| format!("the push failed: {}", error.chain()))?;
-    started.tick()?;
-    let promises = heard.lock().unwrap().clone();
-    if report.lost_plans.is_empty() {
-        if let Some(broken) = promises.broken.first() {
-            return Err(broken.clone());
+    let went_on = started.push(push).is_ok() && started.tick().is_ok();
+    let sums = if went_on { started.sums().ok() } else { None };
+    if let Some(sums) = &sums {
+        let promises = heard.lock().unwrap().clone();
+        if report.lost_plans.is_empty() {
+            judge_emitted(sums, started.emitted_rows.value(), &promises)?;
         }
-        judge_emitted(&started.sums(), started.emitted_rows.value(), &promises)?;
+        // What the batches of lost plans read is planned anew: it is in state once all the same.
+        judge_totals(sums, &promises)?;
     }
-    // What the batches of lost plans read is planned anew: it is in state once all the same.
-    judge_totals(&started.sums(), &promises)?;
-    started.stop(StopMode::Now)?;
-    Ok(Ok(report))
+    let mode = if matches!(looks, Looks::AtOnce) { StopMode::Now } else { StopMode::Graceful };
+    let stopped = started.stop(mode);
+    let promises = heard.lock().unwrap().clone();
+    if let Some(broken) = promises.broken.first().filter(|_| report.lost_plans.is_empty()) {
+        return Err(broken.clone());
+    }
+    match started.failure() {
+        Some(error) => Ok(Lived::Ended(error, Box::new(promises))),
+        None if sums.is_some() && stopped.is_ok() => Ok(Lived::Whole(report)),
+        None => Err(format!("it did not go on, and does not say why: {stopped:?}")),
+    }
 }
 
 /// A power cut is no damage: nothing may be passed over or lost.

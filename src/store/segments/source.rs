@@ -1,7 +1,6 @@
 //! Reading one key group out of a segment. Each page is checked when it is read, and nothing of it is used before.
 
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use super::Segment;
@@ -13,6 +12,7 @@ use crate::format::records::GroupDirectory;
 use crate::format::records::{PageRef, Record, SegmentHeader};
 use crate::format::segment::{Entry, PAGE_BYTES, entries, entry_bytes};
 use crate::id::SegmentId;
+use crate::store::disk::read_into;
 
 /// A walk over all pages reads about this much at once.
 const CHUNK_BYTES: u64 = 256 << 10;
@@ -125,7 +125,8 @@ impl GroupSource {
     fn read_to(&self, chunk: &mut Chunk<'_>, length: usize) -> Result<()> {
         let have = chunk.bytes.len();
         chunk.bytes.resize(length, 0);
-        let read = self.segment.file.read_exact_at(&mut chunk.bytes[have..], chunk.begin + have as u64);
+        let (segment, at) = (&self.segment, chunk.begin + have as u64);
+        let read = read_into(&segment.file, at, &mut chunk.bytes[have..], &segment.path);
         read.map_err(|cause| Error::io("read", cause))
     }
 
