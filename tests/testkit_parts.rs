@@ -119,3 +119,22 @@ fn faults_and_reads_are_all_gone_through() {
     assert!(coverage.faults > 2 * coverage.steps, "{coverage:?}");
     assert!(coverage.reads > 20 && coverage.pairs == 12 && coverage.pairs_left_out > 1_000, "{coverage:?}");
 }
+
+/// A job whose state does not fit passes the same checks, with the checkpoints that are taken early.
+#[test]
+fn a_job_with_little_memory_for_state_is_checked_as_any_other() {
+    let job = |context: &TestContext, numbers: DStream<(u64, u64)>| {
+        let sums = numbers.update_state_by_key("sums", |new: &[u64], sum: Option<u64>| {
+            Some(sum.unwrap_or(0) + new.iter().sum::<u64>())
+        });
+        context.collect("sums", &sums);
+    };
+    let input: Vec<Vec<(u64, u64)>> =
+        (0..3).map(|batch| (0..200).map(|key| (key, batch)).collect()).collect();
+    let usual = Setup { checkpoint_every_batches: 100, pairs_max: 4, ..Setup::default() };
+    let limited = Setup { state_memory_bytes_max: Some(1 << 10), ..usual.clone() };
+    let outcomes = [&usual, &limited].map(|setup| setup.run(job, &input).unwrap());
+    assert!(outcomes[0].differences(&outcomes[1]).is_empty());
+    let [most, more] = [&usual, &limited].map(|setup| setup.recovers(job, &input).unwrap().boundaries);
+    assert!(more > most, "{more} disk steps with a limit, {most} without one");
+}

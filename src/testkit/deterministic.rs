@@ -11,12 +11,16 @@ use crate::testkit::{CrashPlan, Failure, Input, Setup, TestContext};
 /// How often a job is run without any change. Each run has hash maps with seeds of their own.
 const REPEATS: usize = 4;
 
+/// So little memory that next to nothing of any state fits.
+const LITTLE_MEMORY: u64 = 1 << 10;
+
 /// Another way to run a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
     Repeat,
     Threads(usize),
     CheckpointEvery(u64),
+    StateMemory(u64),
     Partitions(usize),
     Ranges(usize),
 }
@@ -28,6 +32,7 @@ impl Way {
             Way::Repeat => {}
             Way::Threads(threads) => setup.threads = threads,
             Way::CheckpointEvery(batches) => setup.checkpoint_every_batches = batches,
+            Way::StateMemory(bytes) => setup.state_memory_bytes_max = Some(bytes),
             Way::Partitions(partitions) => setup.partitions = partitions,
             Way::Ranges(ranges) => setup.ranges = ranges,
         }
@@ -37,7 +42,9 @@ impl Way {
     /// How closely what comes out is compared.
     fn compared(self) -> Compared {
         match self {
-            Way::Repeat | Way::Threads(_) | Way::CheckpointEvery(_) => Compared::Exactly,
+            Way::Repeat | Way::Threads(_) | Way::CheckpointEvery(_) | Way::StateMemory(_) => {
+                Compared::Exactly
+            }
             Way::Partitions(_) | Way::Ranges(_) => Compared::WithoutOrder,
         }
     }
@@ -50,6 +57,7 @@ impl Way {
                 let instead = usual.checkpoint_every_batches;
                 format!("with a checkpoint every {batches} batches instead of {instead}")
             }
+            Way::StateMemory(bytes) => format!("with {bytes} bytes of memory for state"),
             Way::Partitions(count) => format!("in {count} partitions instead of {}", usual.partitions),
             Way::Ranges(count) => format!("read in {count} ranges instead of {}", usual.ranges),
         }
@@ -63,6 +71,7 @@ impl Way {
         Some(match setting {
             "threads" => Way::Threads(number),
             "checkpoint_every_batches" => Way::CheckpointEvery(number as u64),
+            "state_memory_bytes_max" => Way::StateMemory(number as u64),
             "partitions" => Way::Partitions(number),
             "ranges" => Way::Ranges(number),
             _ => return None,
@@ -76,6 +85,7 @@ impl fmt::Display for Way {
             Way::Repeat => f.write_str("repeat"),
             Way::Threads(number) => write!(f, "threads={number}"),
             Way::CheckpointEvery(number) => write!(f, "checkpoint_every_batches={number}"),
+            Way::StateMemory(number) => write!(f, "state_memory_bytes_max={number}"),
             Way::Partitions(number) => write!(f, "partitions={number}"),
             Way::Ranges(number) => write!(f, "ranges={number}"),
         }
@@ -94,9 +104,10 @@ impl Setup {
     ) -> Result<(), Failure> {
         let threads = [1, 2, 4].map(Way::Threads);
         let intervals = [1, 5].map(Way::CheckpointEvery);
+        let memory = [LITTLE_MEMORY].map(Way::StateMemory);
         let partitions = [1, 2, 7].map(Way::Partitions);
         let ranges = [1, 3].map(Way::Ranges);
-        let changed = threads.into_iter().chain(intervals).chain(partitions).chain(ranges);
+        let changed = threads.into_iter().chain(intervals).chain(memory).chain(partitions).chain(ranges);
         let changed = changed.filter(|way| way.setup(self) != *self);
         let repeats = std::iter::once(Way::Repeat);
         self.deterministic_in(job, input, &repeats.chain(changed).collect::<Vec<_>>())

@@ -5,7 +5,7 @@
 //! it, starts it again, and compares state and outputs with a run that nothing disturbed:
 //!
 //! * [`assert_recovers`]: after a crash at *every* commit boundary that the run passes, and during recovery.
-//! * [`assert_deterministic`]: on other threads, in other partitions, with other checkpoint intervals.
+//! * [`assert_deterministic`]: on other threads, in other partitions, with other checkpoint intervals and little memory.
 //! * [`assert_upgrades`]: when a new version of the job takes over the store of the old one, after each batch.
 //! * [`assert_withstands_faults`]: when any step on the disk fails for a moment.
 //!
@@ -159,8 +159,8 @@ pub fn assert_recovers<I: Input>(job: impl Fn(&TestContext, I::Streams) + Sync, 
 }
 
 /// Asserts that what a job computes depends on its input alone: it is run several times as it is, which gives the hash
-/// maps of its closures other seeds (the engine's own have none), on 1, 2 and 4 threads, and with other checkpoint
-/// intervals, and must come to the same bytes in the same order; then with other numbers of partitions of shuffles and
+/// maps of its closures other seeds (the engine's own have none), on 1, 2 and 4 threads, with other checkpoint
+/// intervals, and with so little memory that its state is read from the store, and must come to the same bytes in the same order; then with other numbers of partitions of shuffles and
 /// of input, which may change the order of records within a batch and nothing else.
 ///
 /// ```

@@ -151,6 +151,7 @@ mod tests {
             "crashes:",
             "run:repeat",
             "run:threads=2",
+            "run:state_memory_bytes_max=1024",
             "run:checkpoint_every_batches=5",
             "run:partitions=7",
             "run:ranges=3",

@@ -78,7 +78,7 @@ impl<I: Input> Case<'_, I> {
 
     fn start(&self, home: &Home, faults: &Arc<FaultPlan>, watch: &Arc<Watch>) -> Result<Lived> {
         let setup = self.setup;
-        let context = StreamingContext::builder("testkit")
+        let mut builder = StreamingContext::builder("testkit")
             .store(home.store())
             .clock(home.clock.clone())
             .batch_interval(setup.batch_interval)
@@ -87,8 +87,11 @@ impl<I: Input> Case<'_, I> {
             .partitions(setup.partitions)
             .stop_on_signals(false)
             .faults(faults.clone())
-            .listener(watch.clone())
-            .build()?;
+            .listener(watch.clone());
+        if let Some(bytes) = setup.state_memory_bytes_max {
+            builder = builder.state_memory_bytes_max(bytes);
+        }
+        let context = builder.build()?;
         let streams = self.input.attach(&context, setup.ranges);
         let context = TestContext::new(context, &home.world, &home.dir.path().join("outside"));
         (self.job)(&context, streams);

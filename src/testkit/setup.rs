@@ -27,6 +27,8 @@ pub struct Setup {
     pub ranges: usize,
     /// A checkpoint is taken after this many batches. Default 2.
     pub checkpoint_every_batches: u64,
+    /// The memory, in bytes, that state may take; what is beyond it is read from the store. Default: no limit.
+    pub state_memory_bytes_max: Option<u64>,
     /// The time between batches, on a clock that needs no time. Default 1 s.
     pub batch_interval: Duration,
     /// How many batches without input follow those with input, for what a job emits later. Default 0.
@@ -43,6 +45,7 @@ impl Default for Setup {
             partitions: 3,
             ranges: 2,
             checkpoint_every_batches: 2,
+            state_memory_bytes_max: None,
             batch_interval: Duration::from_secs(1),
             batches_after_input: 0,
             pairs_max: 100,

@@ -80,7 +80,7 @@ pub fn cut_into_batches<T: Clone + Debug>(
     })
 }
 
-/// How a job runs: threads, partitions, ranges and checkpoint interval.
+/// How a job runs: threads, partitions, ranges, checkpoint interval, and memory for state, limited or not.
 ///
 /// ```
 /// use millpond::testkit::strategies;
@@ -91,13 +91,17 @@ pub fn cut_into_batches<T: Clone + Debug>(
 /// });
 /// ```
 pub fn setups() -> impl Strategy<Value = Setup> {
-    (1usize..5, 1usize..9, 1usize..4, 1u64..6).prop_map(|(threads, partitions, ranges, every)| Setup {
-        threads,
-        partitions,
-        ranges,
-        checkpoint_every_batches: every,
-        ..Setup::default()
-    })
+    let memory = prop_oneof![3 => Just(None), 1 => (1u64 << 10..128 << 10).prop_map(Some)];
+    (1usize..5, 1usize..9, 1usize..4, 1u64..6, memory).prop_map(
+        |(threads, partitions, ranges, every, memory)| Setup {
+            threads,
+            partitions,
+            ranges,
+            checkpoint_every_batches: every,
+            state_memory_bytes_max: memory,
+            ..Setup::default()
+        },
+    )
 }
 
 /// Up to `most` crashes, one after the other.
