@@ -114,7 +114,8 @@ impl ContextBuilder {
     /// batch. [`Progress::state_memory_bytes`](crate::Progress::state_memory_bytes) says what is taken.
     ///
     /// On top come what one batch touches, the delta that is being written, the records of the window that an output
-    /// reads, and the times of the timers of groups that are in memory. A state that visits every key in each batch, as
+    /// reads, what [merged windows](crate::DStream::reduce_by_key_and_window) share, and the times of the timers of groups
+    /// that are in memory. A state that visits every key in each batch, as
     /// [`update_state_by_key`](crate::DStream::update_state_by_key) does with
     /// [`Visit::All`](crate::Visit::All), is in memory while a batch runs, and so is a state that is migrated,
     /// until the first checkpoint. Every segment that is needed is kept open, as it is at a start.

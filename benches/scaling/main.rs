@@ -10,7 +10,7 @@
 //! | `keys` | keys in state, 100,000 to 30,000,000 | 10,000 changes a batch anywhere in them, beside a hash map by hand that does the same |
 //! | `interval` | the time between batches, 1 ms to 10 s, at 200,000 records in a second | counting 10,000 keys |
 //! | `window` | batches in a window, 10 to 1,000 | sums of 1,000 keys, taking away what leaves the window |
-//! | `window-merged` | the same | the same, merging the batches of the window each time |
+//! | `window-merged` | the same | the same, merged from partial aggregates |
 //! | `operators` | `map`s in a chain, 1 to 200 | a record and operator |
 //! | `states` | operators with state on one stream, 1 to 200 | a record and operator, counting 10,000 keys |
 //! | `retained` | checkpoints that are kept, 2 to 100, of 100,000 keys, one after each batch | 1,000 changes a batch; a restart |

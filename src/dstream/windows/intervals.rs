@@ -44,7 +44,7 @@ impl Panes {
     /// The batches with times after the first and up to the second are in the interval.
     pub(super) fn times(self, interval: Interval) -> (u64, u64) {
         let at = |index: u64| {
-            let time = u128::from(index) * u128::from(self.pane_ms) << interval.level;
+            let time = (u128::from(index) * u128::from(self.pane_ms)) << interval.level;
             u64::try_from(time).unwrap_or(u64::MAX)
         };
         (at(interval.index), at(interval.index + 1))

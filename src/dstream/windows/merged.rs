@@ -3,7 +3,8 @@
 //! What an [`Interval`] comes to is merged from its halves when a window needs it for the first time, and kept for as long
 //! as windows need it. It follows from the batches that the store of the window keeps: after a restart it is merged
 //! again, in the same way, so that a function that is not quite associative gives the same bytes too. Where merging
-//! saves less than half, the pieces are used instead of it: all that is kept is never more than the batches themselves.
+//! saves less than half, what was merged is used instead: all that is kept has no more bytes of keys and values than the
+//! batches themselves.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -27,8 +28,37 @@ use crate::state::OperatorState;
 /// Pairs of all key groups. A key may be among them more than once, in order.
 type Piece = Arc<Vec<Pairs>>;
 
-fn bytes_of(pieces: &[Piece]) -> usize {
-    pieces.iter().flat_map(|piece| piece.iter()).map(Pairs::memory_bytes).sum()
+/// What there is of some time.
+enum Source {
+    Merged(Piece),
+    /// The batches with times after `after` and up to `until`, which take so many bytes in the store.
+    Batches {
+        after: u64,
+        until: u64,
+        bytes: u64,
+    },
+}
+
+impl Source {
+    fn bytes(&self) -> u64 {
+        match self {
+            Source::Merged(piece) => piece.iter().map(Pairs::stored_bytes).sum(),
+            Source::Batches { bytes, .. } => *bytes,
+        }
+    }
+}
+
+/// Appends what there is of a later time. Batches that follow each other are read together.
+fn append(sources: &mut Vec<Source>, later: Vec<Source>) {
+    for source in later {
+        match (sources.last_mut(), source) {
+            (Some(Source::Batches { until, bytes, .. }), Source::Batches { until: to, bytes: more, .. }) => {
+                *until = to;
+                *bytes += more;
+            }
+            (_, source) => sources.push(source),
+        }
+    }
 }
 
 pub(super) struct MergedNode<K, V, F> {
@@ -38,7 +68,7 @@ pub(super) struct MergedNode<K, V, F> {
     panes: Panes,
     partitions: usize,
     merge: F,
-    /// What intervals come to; `None` where their pieces are used instead.
+    /// What intervals come to; `None` where what they were merged from is used instead.
     kept: Mutex<BTreeMap<Interval, Option<Piece>>>,
     /// The window that ends with the batch in progress, by partition.
     window: Mutex<Option<Piece>>,
@@ -72,42 +102,53 @@ impl<K: Key, V: Data, F: Fn(V, V) -> V + Send + Sync> MergedNode<K, V, F> {
         Ok(Rdd::of_keyed(&batch.executor, self.operation, detail, self.partitions, keyed))
     }
 
-    /// Appends what there is of an interval, in order.
-    fn append_pieces(&self, batch: &Batch, interval: Interval, pieces: &mut Vec<Piece>) -> Result<()> {
+    /// What there is of an interval, in order.
+    fn sources(&self, batch: &Batch, interval: Interval) -> Result<Vec<Source>> {
         let (after, until) = self.panes.times(interval);
-        if !self.store.has_between(after, until) {
-            return Ok(());
-        }
-        let is_shared = self.panes.is_shared(interval);
         let known = lock(&self.kept).get(&interval).cloned();
         if let Some(Some(piece)) = known {
-            pieces.push(piece);
-            return Ok(());
+            return Ok(vec![Source::Merged(piece)]);
         }
-        let first = pieces.len();
+        if !self.store.has_between(after, until) {
+            return Ok(Vec::new());
+        }
+        let mut sources = Vec::new();
         match interval.halves() {
-            None => pieces.push(Arc::new(self.store.pairs_between(batch, after, until)?)),
+            None => {
+                let bytes = self.store.bytes_between(after, until);
+                sources.push(Source::Batches { after, until, bytes });
+            }
             Some(halves) => {
-                halves.into_iter().try_for_each(|half| self.append_pieces(batch, half, pieces))?
+                for half in halves {
+                    append(&mut sources, self.sources(batch, half)?);
+                }
             }
         }
-        // There is nothing to merge in one half alone, or in one batch.
-        let is_one =
-            pieces.len() == first + 1 && (interval.level > 0 || self.store.is_one_batch(after, until));
-        if !is_shared || known.is_some() || is_one {
-            return Ok(());
+        let is_one = match &sources[..] {
+            [Source::Batches { after, until, .. }] => self.store.is_one_batch(*after, *until),
+            sources => sources.len() == 1,
+        };
+        if is_one || known.is_some() || !self.panes.is_shared(interval) {
+            return Ok(sources);
         }
-        let own = &pieces[first..];
+        let pieces = self.read(batch, &sources)?;
         // What accumulators are given must not depend on where a job was started anew.
-        let merged = self.by_partition(batch, |groups| tally::uncounted(|| self.merged(own, groups)))?;
+        let merged = self.by_partition(batch, |groups| tally::uncounted(|| self.merged(&pieces, groups)))?;
         let merged = Arc::new(merged);
-        let is_worth_it = 2 * bytes_of(std::slice::from_ref(&merged)) <= bytes_of(own);
+        let together: u64 = sources.iter().map(Source::bytes).sum();
+        let is_worth_it = 2 * Source::Merged(merged.clone()).bytes() <= together;
         lock(&self.kept).insert(interval, is_worth_it.then(|| merged.clone()));
-        if is_worth_it {
-            pieces.truncate(first);
-            pieces.push(merged);
-        }
-        Ok(())
+        Ok(if is_worth_it { vec![Source::Merged(merged)] } else { sources })
+    }
+
+    fn read(&self, batch: &Batch, sources: &[Source]) -> Result<Vec<Piece>> {
+        let piece = |source: &Source| match source {
+            Source::Merged(piece) => Ok(piece.clone()),
+            Source::Batches { after, until, .. } => {
+                self.store.pairs_between(batch, *after, *until).map(Arc::new)
+            }
+        };
+        sources.iter().map(piece).collect()
     }
 
     /// One pair for each key of some groups.
@@ -137,10 +178,11 @@ impl<K: Key, V: Data, F: Fn(V, V) -> V + Send + Sync> StatefulNode for MergedNod
         if !self.span.is_end(end_ms) {
             return Ok(());
         }
-        let mut pieces = Vec::new();
+        let mut sources = Vec::new();
         for interval in self.panes.cover(end_ms) {
-            self.append_pieces(batch, interval, &mut pieces)?;
+            append(&mut sources, self.sources(batch, interval)?);
         }
+        let pieces = self.read(batch, &sources)?;
         let window = self.by_partition(batch, |groups| self.merged(&pieces, groups))?;
         *lock(&self.window) = Some(Arc::new(window));
         lock(&self.kept).retain(|interval, _| self.panes.is_needed_after(end_ms, *interval));

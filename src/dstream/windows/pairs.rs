@@ -6,6 +6,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::rdd::shuffle::Grouped;
 use crate::record::{Data, DataBuffer, KeyHash, KeyTable, group_of};
 
+/// Of a pair in a chunk: the length of the record and that of the key.
+const LENGTHS: usize = 8;
+
 /// Pairs of a key's bytes and a value's archive, by key group and otherwise in their order.
 #[derive(Debug, Default)]
 pub(super) struct Pairs {
@@ -38,9 +41,9 @@ impl Pairs {
         Ok(pairs)
     }
 
-    /// Bytes of memory, about.
-    pub(super) fn memory_bytes(&self) -> usize {
-        self.hashes.len() * (size_of::<KeyHash>() + size_of::<(u32, u32)>()) + self.bytes.len()
+    /// The bytes that these pairs would take in chunks.
+    pub(super) fn stored_bytes(&self) -> u64 {
+        (self.hashes.len() * LENGTHS + self.bytes.len()) as u64
     }
 
     /// The pairs of some key groups.

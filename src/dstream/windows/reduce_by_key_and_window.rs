@@ -20,10 +20,11 @@ impl<K: Key, V: Data> DStream<(K, V)> {
     /// [`reduce_by_key_and_window_with_inverse`](DStream::reduce_by_key_and_window_with_inverse) costs what
     /// changes.
     ///
-    /// Lazy; a shuffle per batch, and none per window: the stream is partitioned by key. State under `name`: the reduced
-    /// pairs of a window's batches. What runs of them come to is only in memory, takes no more of it than the batches,
-    /// and is merged again after a restart, in the same way. A replay calls `merge` again. What `merge` adds to
-    /// accumulators counts where a batch is reduced and a window put together, not in the runs.
+    /// Lazy; a shuffle per batch, and none per window: the stream is partitioned by key. State under `name`: the
+    /// reduced pairs of a window's batches. What runs of them come to is only in memory, takes about as much of it
+    /// as the batches at most, and is merged again after a restart, in the same way. A replay calls `merge` again.
+    /// What `merge` adds to accumulators counts where a batch is reduced and a window put together, not in the
+    /// runs.
     ///
     /// ```
     /// # fn main() -> millpond::Result<()> {

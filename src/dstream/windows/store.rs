@@ -329,7 +329,12 @@ impl<K: Key, V: Data> WindowStore<(K, V)> {
         self.index().first_between(after, until).is_some()
     }
 
-    /// Whether only one batch of these has.
+    /// How many bytes of records the batches with times after `after` and up to `until` have.
+    pub(super) fn bytes_between(&self, after: u64, until: u64) -> u64 {
+        self.index().between(after, until).iter().map(|part| part.bytes).sum()
+    }
+
+    /// Whether only one batch of these has records.
     pub(super) fn is_one_batch(&self, after: u64, until: u64) -> bool {
         let index = self.index();
         let first = index.first_between(after, until);
