@@ -123,10 +123,21 @@ impl<'a, T> Emitter<'a, T> {
     /// Hands a record on.
     #[inline]
     pub fn emit(&mut self, record: T) {
-        self.chunk.push(record);
+        // With room for it, nothing is called between making a record and writing it to its place.
+        if self.chunk.len() < self.chunk.capacity() {
+            self.chunk.push(record);
+        } else {
+            self.grow(record);
+        }
         if self.chunk.len() == CHUNK_RECORDS {
             self.flush();
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn grow(&mut self, record: T) {
+        self.chunk.push(record);
     }
 
     /// Hands on what an iterator gives, in order: where it knows how many that are (a range, a vector, a slice and

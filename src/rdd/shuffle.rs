@@ -7,9 +7,11 @@
 
 mod combining_table;
 mod numbered;
+mod run;
 
 use std::cell::RefCell;
 use std::marker::PhantomData;
+use std::mem::needs_drop;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -18,92 +20,15 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::exec::tally::{self, Scope, next_shuffle_id};
 use crate::exec::{Executor, TaskContext};
 use crate::rdd::{Emitter, Lineage, RddNode, Record, WideDependency};
-use crate::record::{Data, Key, KeyHash, KeyTable, group_of, hash_of};
+use crate::record::{Data, Key, KeyHash, KeyTable, hash_of};
 use combining_table::CombiningTable;
-use numbered::KeySlice;
 pub(crate) use numbered::{NumberKeys, Numbered};
+use run::KEY_ROOM;
+pub(crate) use run::Run;
 
 /// The key groups that a partition owns.
 pub(crate) fn groups_of_partition(partition: usize, partitions: usize) -> Range<usize> {
     partition * KEY_GROUPS / partitions..(partition + 1) * KEY_GROUPS / partitions
-}
-
-/// The output of one map task.
-#[derive(Debug)]
-pub(crate) struct Run<V> {
-    /// Where each key group starts, and the end of the last.
-    starts: Vec<u32>,
-    hashes: Vec<KeyHash>,
-    ends: Vec<u32>,
-    bytes: Vec<u8>,
-    values: Vec<V>,
-}
-
-impl<V: Data> Run<V> {
-    /// Orders pairs by key group, keeping their order within each (a counting sort). `append` appends the bytes of
-    /// a pair's key, `key_bytes` in all, and returns its value.
-    ///
-    /// # Errors
-    /// When there are more pairs or bytes of keys than 32 bits can number, and those of `append`.
-    pub(crate) fn by_group(
-        hashes: &[KeyHash],
-        key_bytes: usize,
-        mut append: impl FnMut(usize, &mut Vec<u8>) -> Result<V>,
-    ) -> Result<Self> {
-        check_records(hashes.len())?;
-        check_key_bytes(key_bytes)?;
-        let mut starts = vec![0u32; KEY_GROUPS + 1];
-        for hash in hashes {
-            starts[group_of(*hash) + 1] += 1;
-        }
-        for group in 0..KEY_GROUPS {
-            starts[group + 1] += starts[group];
-        }
-        let mut next = starts.clone();
-        let mut order = vec![0u32; hashes.len()];
-        for (at, hash) in hashes.iter().enumerate() {
-            let place = &mut next[group_of(*hash)];
-            order[*place as usize] = at as u32;
-            *place += 1;
-        }
-        let mut run = Run {
-            starts,
-            hashes: Vec::with_capacity(hashes.len()),
-            ends: Vec::with_capacity(hashes.len()),
-            bytes: Vec::with_capacity(key_bytes),
-            values: Vec::with_capacity(hashes.len()),
-        };
-        for at in order {
-            run.values.push(append(at as usize, &mut run.bytes)?);
-            run.hashes.push(hashes[at as usize]);
-            run.ends.push(run.bytes.len() as u32);
-        }
-        Ok(run)
-    }
-
-    /// The pairs of one key group.
-    fn group(&self, group: usize) -> impl Iterator<Item = (KeyHash, &[u8], &V)> {
-        self.keys(group).iter().zip(self.values(group)).map(|((hash, key), value)| (hash, key, value))
-    }
-
-    fn places(&self, group: usize) -> Range<usize> {
-        self.starts[group] as usize..self.starts[group + 1] as usize
-    }
-
-    fn keys(&self, group: usize) -> KeySlice<'_> {
-        let places = self.places(group);
-        let start = if places.start == 0 { 0 } else { self.ends[places.start - 1] };
-        let (hashes, ends) = (&self.hashes[places.clone()], &self.ends[places]);
-        KeySlice { hashes, ends, start, bytes: &self.bytes }
-    }
-
-    fn values(&self, group: usize) -> &[V] {
-        &self.values[self.places(group)]
-    }
-
-    fn len_of(&self, group: usize) -> usize {
-        self.places(group).len()
-    }
 }
 
 /// How a map task makes its run.
@@ -124,25 +49,29 @@ impl<K: Key, V: Data> MapSide<V> for Keep<K, V> {
     }
 
     fn run(&self, task: &TaskContext, partition: usize) -> Result<Run<V>> {
-        let (mut hashes, mut ends, mut bytes) = (Vec::new(), Vec::new(), Vec::new());
-        let mut values = Vec::new();
+        let (mut hashes, mut starts, mut lengths) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut bytes, mut values) = (Vec::new(), Vec::new());
         let mut scratch = Vec::new();
         self.input.compute(task, partition, &mut |chunk| {
             for (key, value) in chunk.drain(..) {
+                starts.push(check_key_bytes(bytes.len())?);
                 hashes.push(key.with_key_bytes(&mut scratch, |key| {
                     bytes.extend_from_slice(key);
                     hash_of(key)
                 }));
-                ends.push(check_key_bytes(bytes.len())?);
+                lengths.push(check_key_bytes(bytes.len())? - starts[starts.len() - 1]);
                 values.push(value);
             }
             Ok(())
         })?;
-        Run::by_group(&hashes, bytes.len(), |at, out| {
-            let start = if at == 0 { 0 } else { ends[at - 1] as usize };
-            out.extend_from_slice(&bytes[start..ends[at] as usize]);
-            Ok(values[at].clone())
-        })
+        let run = Run::by_group(&hashes, &lengths, |at, room| {
+            let (key, length) = (&bytes[starts[at] as usize..], lengths[at] as usize);
+            match (room.first_chunk_mut::<KEY_ROOM>(), key.first_chunk::<KEY_ROOM>()) {
+                (Some(room), Some(key)) if length <= KEY_ROOM => *room = *key,
+                _ => room[..length].copy_from_slice(&key[..length]),
+            }
+        })?;
+        Ok(run.with_values(values))
     }
 }
 
@@ -150,11 +79,13 @@ fn too_much(message: &str) -> Error {
     Error::new(ErrorKind::InvalidGraph, message)
 }
 
+#[inline]
 fn check_records(records: usize) -> Result<u32> {
     let message = "a partition of a shuffle has more than 2^32 records; use more, smaller partitions";
     u32::try_from(records).map_err(|_| too_much(message))
 }
 
+#[inline]
 fn check_key_bytes(bytes: usize) -> Result<u32> {
     let message = "the keys of one partition take more than 4 GiB; use more, smaller partitions";
     u32::try_from(bytes).map_err(|_| too_much(message))
@@ -201,11 +132,18 @@ impl<K: Key, V: Data, A: Aggregator<V>> MapSide<A::Combined> for Combine<K, V, A
     fn run(&self, task: &TaskContext, partition: usize) -> Result<Run<A::Combined>> {
         let unused = self.unused_tables.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut table = unused.unwrap_or_default();
-        let mut scratch = Vec::new();
+        let (mut scratch, how) = (Vec::new(), &*self.aggregator);
+        let mut add = |key: &K, value| match key.head() {
+            Some(head) => table.add_short(head, value, how),
+            None => key.with_key_bytes(&mut scratch, |key| table.add(key, value, how)),
+        };
         self.input.compute(task, partition, &mut |chunk| {
-            chunk.drain(..).try_for_each(|(key, value)| {
-                key.with_key_bytes(&mut scratch, |key| table.add(key, value, &*self.aggregator))
-            })
+            if needs_drop::<V>() {
+                chunk.drain(..).try_for_each(|(key, value)| add(&key, value))
+            } else {
+                // Keys are read where they are: moved out of a chunk, they would go through memory once more.
+                chunk.iter().try_for_each(|(key, value)| add(key, value.clone()))
+            }
         })?;
         let run = table.take_run()?;
         self.unused_tables.lock().unwrap_or_else(PoisonError::into_inner).push(table);
@@ -529,20 +467,13 @@ mod tests {
         assert!(error.to_string().contains("2^32 records"), "{error}");
     }
 
-    #[test]
-    fn more_bytes_of_keys_than_a_run_can_place_are_refused() {
-        let run = |keys: usize| Run::by_group(&vec![0; keys], keys << 26, |_, _| Ok(()));
-        let error = run(64).unwrap_err();
-        assert!(error.to_string().contains("4 GiB"), "{error}");
-        assert_eq!(run(1).unwrap().len_of(0), 1);
-    }
-
     /// Each run can number its own records; all of a key group together cannot be.
     #[test]
     fn more_records_than_a_key_group_can_number_are_refused() {
         let run = |records: u32| {
             let starts = std::iter::once(0).chain(std::iter::repeat_n(records, KEY_GROUPS)).collect();
-            Run::<()> { starts, hashes: Vec::new(), ends: Vec::new(), bytes: Vec::new(), values: Vec::new() }
+            let (key_starts, bytes) = (vec![0; KEY_GROUPS], Vec::new());
+            Run::<()> { starts, key_starts, hashes: Vec::new(), ends: Vec::new(), bytes, values: Vec::new() }
         };
         struct None;
         impl MapSide<()> for None {

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::store::extents::{BLOCK_DATA_AT, block_buffer};
 
-/// So many are kept for later, a few MiB.
-const KEPT_MAX: usize = 8;
+/// So many are kept for later, some 32 MiB: the blocks of a batch of a tenth of a second at the speed of a disk.
+const KEPT_MAX: usize = 32;
 
 /// A larger one is not kept.
 const KEPT_BYTES_MAX: usize = 2 << 20;

@@ -78,7 +78,15 @@ where
     T::Archived: for<'a> CheckBytes<HighValidator<'a, RkyvError>>,
     T::Archived: Deserialize<T, HighDeserializer<RkyvError>>,
 {
+    #[inline]
     fn encode(&self, buffer: &mut DataBuffer) -> Result<()> {
+        let plain = |archive: &[u8]| {
+            buffer.bytes.clear();
+            buffer.bytes.extend_from_slice(archive);
+        };
+        if self.with_plain_archive(plain) {
+            return Ok(());
+        }
         let mut bytes = std::mem::take(&mut buffer.bytes);
         bytes.clear();
         let scratch = buffer.scratch.get_or_insert_default().acquire();
@@ -88,7 +96,11 @@ where
         Ok(())
     }
 
+    #[inline]
     fn decode(bytes: &[u8], buffer: &mut DataBuffer) -> Result<Self> {
+        if let Some(plain) = Self::from_plain_archive(bytes) {
+            return Ok(plain);
+        }
         // Stored bytes rest at any offset; an archive is read from an aligned copy.
         buffer.bytes.clear();
         buffer.bytes.extend_from_slice(bytes);
@@ -152,6 +164,34 @@ mod tests {
         round_trip(Text::from("a text that is too long to be kept inline"));
         round_trip(vec![Some("x".to_owned()), None]);
         round_trip(BTreeMap::from([(1u8, vec![1.5f64]), (2, vec![])]));
+    }
+
+    fn archives_alike<T>(value: T)
+    where
+        T: Data + PartialEq + std::fmt::Debug,
+        T: for<'a> Serialize<HighSerializer<AlignedVec, ArenaHandle<'a>, RkyvError>>,
+    {
+        let mut buffer = DataBuffer::default();
+        value.encode(&mut buffer).unwrap();
+        assert_eq!(rkyv::to_bytes::<RkyvError>(&value).unwrap().as_slice(), buffer.as_bytes());
+        assert!(value.with_plain_archive(|_| ()));
+        round_trip(value);
+    }
+
+    #[test]
+    fn numbers_are_archived_as_by_the_archiver() {
+        archives_alike(0x81u8);
+        archives_alike(0x8182u16);
+        archives_alike(u32::MAX - 7);
+        archives_alike(u64::MAX / 5);
+        archives_alike(u128::MAX / 3);
+        archives_alike(-2i8);
+        archives_alike(-3i16);
+        archives_alike(i32::MIN + 1);
+        archives_alike(-5i64);
+        archives_alike(i128::MIN / 3);
+        archives_alike(1.5f32);
+        archives_alike(-0.1f64);
     }
 
     #[test]

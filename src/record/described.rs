@@ -44,6 +44,24 @@ const TEXT_BYTES_MAX: usize = 16 << 10;
 pub trait Described {
     /// Appends the type's description.
     fn describe(schema: &mut Schema);
+
+    /// Calls `with` on the value's archive where that is nothing but the value's bytes, which spares the archiver.
+    /// Returns whether it is.
+    #[doc(hidden)]
+    #[inline(always)]
+    fn with_plain_archive(&self, _with: impl FnOnce(&[u8])) -> bool {
+        false
+    }
+
+    /// Reads such an archive back; `None` for anything else.
+    #[doc(hidden)]
+    #[inline(always)]
+    fn from_plain_archive(_bytes: &[u8]) -> Option<Self>
+    where
+        Self: Sized,
+    {
+        None
+    }
 }
 
 /// The description of a type: one line of text, in the notation of `checkpoint-format.md`, section 7.
@@ -215,10 +233,35 @@ macro_rules! named {
     )* };
 }
 
+macro_rules! numbers {
+    ($($type:ty => $name:literal,)*) => { $(
+        impl Described for $type {
+            fn describe(schema: &mut Schema) {
+                schema.push($name);
+            }
+
+            #[inline(always)]
+            fn with_plain_archive(&self, with: impl FnOnce(&[u8])) -> bool {
+                with(&self.to_le_bytes());
+                true
+            }
+
+            #[inline(always)]
+            fn from_plain_archive(bytes: &[u8]) -> Option<Self> {
+                Some(Self::from_le_bytes(bytes.try_into().ok()?))
+            }
+        }
+    )* };
+}
+
+numbers! {
+    u8 => "u8", u16 => "u16", u32 => "u32", u64 => "u64", u128 => "u128",
+    i8 => "i8", i16 => "i16", i32 => "i32", i64 => "i64", i128 => "i128",
+    f32 => "f32", f64 => "f64",
+}
+
 named! {
-    u8 => "u8", u16 => "u16", u32 => "u32", u64 => "u64", u128 => "u128", usize => "u32",
-    i8 => "i8", i16 => "i16", i32 => "i32", i64 => "i64", i128 => "i128", isize => "i32",
-    f32 => "f32", f64 => "f64", bool => "bool", char => "char", () => "()",
+    usize => "u32", isize => "i32", bool => "bool", char => "char", () => "()",
     String => "string", Text => "bytes",
     Duration => "struct Duration<16,8>{secs:u64,nanos:u32}",
 }

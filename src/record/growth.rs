@@ -32,6 +32,15 @@ pub(crate) fn extend<T: Copy>(vec: &mut Vec<T>, elements: &[T]) {
     vec.extend_from_slice(elements);
 }
 
+/// Appends bytes. Eight of them, what most numbers take, need no call.
+#[inline]
+pub(crate) fn append_bytes(vec: &mut Vec<u8>, bytes: &[u8]) {
+    match <&[u8; 8]>::try_from(bytes) {
+        Ok(eight) => vec.extend_from_slice(eight),
+        Err(_) => vec.extend_from_slice(bytes),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -51,10 +51,18 @@ pub trait Key: Clone + Send + Sync + 'static {
         self.encode_key(scratch);
         with(scratch)
     }
+
+    /// A key of at most 16 bytes as two little-endian integers, filled up with zeros, and its length, where that is known
+    /// without a look at its length first. `None` says nothing about a key.
+    #[doc(hidden)]
+    #[inline(always)]
+    fn head(&self) -> Option<([u64; 2], usize)> {
+        None
+    }
 }
 
 macro_rules! byte_keys {
-    ($($type:ty, $name:literal, |$bytes:ident| $decode:expr;)*) => { $(
+    ($($type:ty, $name:literal, |$bytes:ident| $decode:expr, $head:expr;)*) => { $(
         /// The bytes themselves.
         impl Key for $type {
             fn key_type() -> String {
@@ -74,14 +82,19 @@ macro_rules! byte_keys {
             fn with_key_bytes<R>(&self, _: &mut Vec<u8>, with: impl FnOnce(&[u8]) -> R) -> R {
                 with(self.as_ref())
             }
+
+            #[inline(always)]
+            fn head(&self) -> Option<([u64; 2], usize)> {
+                $head(self)
+            }
         }
     )* };
 }
 
 byte_keys! {
-    Text, "bytes", |bytes| Some(Text::from(bytes));
-    Vec<u8>, "bytes", |bytes| Some(bytes.to_vec());
-    String, "utf8", |bytes| String::from_utf8(bytes.to_vec()).ok();
+    Text, "bytes", |bytes| Some(Text::from(bytes)), Text::head;
+    Vec<u8>, "bytes", |bytes| Some(bytes.to_vec()), |_| None;
+    String, "utf8", |bytes| String::from_utf8(bytes.to_vec()).ok(), |_| None;
 }
 
 impl AsRef<[u8]> for Text {
@@ -102,6 +115,15 @@ macro_rules! number_keys {
             #[inline]
             fn encode_key(&self, out: &mut Vec<u8>) {
                 out.extend_from_slice(&((*self as $unsigned) ^ $flip).to_be_bytes());
+            }
+
+            #[inline(always)]
+            fn head(&self) -> Option<([u64; 2], usize)> {
+                let bytes = ((*self as $unsigned) ^ $flip).to_be_bytes();
+                let mut head = [0; 16];
+                head[..bytes.len()].copy_from_slice(&bytes);
+                let head = u128::from_le_bytes(head);
+                Some(([head as u64, (head >> 64) as u64], bytes.len()))
             }
 
             fn decode_key(bytes: &[u8]) -> Option<Self> {
@@ -237,6 +259,14 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// The key's bytes from its head, behind which are zeros.
+    fn head_bytes<K: Key>(key: &K) -> Option<Vec<u8>> {
+        let ([low, high], length) = key.head()?;
+        let bytes = (u128::from(low) | u128::from(high) << 64).to_le_bytes();
+        assert_eq!(bytes[length..], [0; 16][length..]);
+        Some(bytes[..length].to_vec())
+    }
+
     fn bytes_of<K: Key>(key: &K) -> Vec<u8> {
         let mut bytes = Vec::new();
         key.encode_key(&mut bytes);
@@ -252,6 +282,15 @@ mod tests {
             prop_assert_eq!(<(String, i64, Option<u16>, bool)>::decode_key(&bytes_of(&a)), Some(a.clone()));
             prop_assert_eq!(a == b, bytes_of(&a) == bytes_of(&b));
             prop_assert_eq!(a.1.cmp(&b.1), bytes_of(&a.1).cmp(&bytes_of(&b.1)));
+        }
+
+        /// Texts of all lengths around the longest head, cut from a block, so that bytes of others follow.
+        #[test]
+        fn a_head_is_the_key_and_zeros(text in "[a-z]{40}", length in 0..30usize, a in any::<u32>(), b in any::<i128>()) {
+            let text = Text::slice_of(&std::sync::Arc::new(text.into_bytes()), 0, length);
+            prop_assert_eq!(head_bytes(&text), (length <= 16).then(|| bytes_of(&text)));
+            prop_assert_eq!(head_bytes(&a), Some(bytes_of(&a)));
+            prop_assert_eq!(head_bytes(&b), Some(bytes_of(&b)));
         }
 
         #[test]

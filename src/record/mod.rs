@@ -7,6 +7,7 @@ pub(crate) mod growth;
 mod key;
 mod key_table;
 mod key_text;
+pub(crate) mod mask;
 mod nested;
 mod text;
 mod window_result;

@@ -8,7 +8,19 @@ use std::sync::Arc;
 use crate::record::words::Words;
 
 /// Text of at most this many bytes is kept inline, without an allocation or a reference.
-const INLINE_BYTES_MAX: usize = 22;
+pub(super) const INLINE_BYTES_MAX: usize = 22;
+
+/// Of 16 bytes as two little-endian integers, those that belong to a text of each length.
+const HEAD_MASKS: [[u64; 2]; 17] = {
+    let mut masks = [[0; 2]; 17];
+    let mut len = 1;
+    while len < masks.len() {
+        let mask = u128::MAX >> (128 - 8 * len);
+        masks[len] = [mask as u64, (mask >> 64) as u64];
+        len += 1;
+    }
+    masks
+};
 
 /// A line or a word: any bytes, by convention UTF-8 but never refused for not being so.
 ///
@@ -46,6 +58,25 @@ impl Text {
         }
     }
 
+    /// Calls `with` on the same. Short and long text go through it in ways of their own: where ways meet, a text would have
+    /// to go through memory.
+    ///
+    /// # Panics
+    /// When the range is not within the block or the block is larger than 4 GiB.
+    #[inline(always)]
+    pub(crate) fn with_slice_of<R>(
+        block: &Arc<Vec<u8>>,
+        start: usize,
+        end: usize,
+        with: impl FnOnce(Text) -> R,
+    ) -> R {
+        match Text::near(block, start, end) {
+            Some(near) => with(near),
+            None if end - start > INLINE_BYTES_MAX => with(Text::shared(block, start, end)),
+            None => with(Text::short(&block[start..end])),
+        }
+    }
+
     #[inline]
     fn shared(block: &Arc<Vec<u8>>, start: usize, end: usize) -> Self {
         assert!(start <= end && end <= block.len(), "slice of a block out of range");
@@ -56,21 +87,33 @@ impl Text {
     /// The bytes from `start` to `end` of `block` if they are short.
     #[inline(always)]
     fn inline(block: &[u8], start: usize, end: usize) -> Option<Self> {
+        match Text::near(block, start, end) {
+            None if end - start <= INLINE_BYTES_MAX => Some(Text::short(&block[start..end])),
+            near => near,
+        }
+    }
+
+    /// The same if the block has as many bytes behind `start` as are kept inline.
+    #[inline(always)]
+    pub(super) fn near(block: &[u8], start: usize, end: usize) -> Option<Self> {
+        let near = block.get(start..)?.first_chunk::<INLINE_BYTES_MAX>()?;
         let len = end - start;
         if len > INLINE_BYTES_MAX {
             return None;
         }
-        if let Some(near) = block.get(start..).and_then(|rest| rest.first_chunk::<INLINE_BYTES_MAX>()) {
-            // As many as there is room for, because that many need no loop; what is after `len` is never looked at.
-            // In parts that fit registers, and in an array that no other path shares: on a detour through memory a load
-            // waits for the stores of its parts, which costs more than all the rest.
-            let mut bytes = [0; INLINE_BYTES_MAX];
-            bytes[..8].copy_from_slice(&near[..8]);
-            bytes[8..16].copy_from_slice(&near[8..16]);
-            bytes[16..].copy_from_slice(&near[16..]);
-            return Some(Text(Repr::Inline { len: len as u8, bytes }));
-        }
-        Some(Text::short(&block[start..end]))
+        // As many as there is room for, because that many need no loop; what is after `len` is never looked at. In parts
+        // that fit registers: on a detour through memory a load waits for the stores of its parts, which costs more than all
+        // the rest.
+        let (first, rest) = near.split_first_chunk::<8>()?;
+        let (second, rest) = rest.split_first_chunk::<8>()?;
+        let (third, rest) = rest.split_first_chunk::<4>()?;
+        let mut bytes = [0; INLINE_BYTES_MAX];
+        let (to_first, to_rest) = bytes.split_first_chunk_mut::<8>()?;
+        let (to_second, to_rest) = to_rest.split_first_chunk_mut::<8>()?;
+        let (to_third, to_rest) = to_rest.split_first_chunk_mut::<4>()?;
+        (*to_first, *to_second, *to_third) = (*first, *second, *third);
+        *to_rest.first_chunk_mut::<2>()? = *rest.first_chunk::<2>()?;
+        Some(Text(Repr::Inline { len: len as u8, bytes }))
     }
 
     /// Of bytes that are known to be short.
@@ -117,8 +160,12 @@ impl Text {
     /// Each is inline or a slice of the same block: nothing is allocated.
     #[inline]
     pub fn words(&self) -> Words<'_> {
-        let (block, start, end) = self.place();
-        Words::new(self, block, start, end)
+        match &self.0 {
+            Repr::Inline { len, bytes } => Words::of_inline(bytes, usize::from(*len)),
+            Repr::Shared { block, start, len } => {
+                Words::of_block(block, *start as usize, (*start + *len) as usize)
+            }
+        }
     }
 
     /// The part from `start` to `end`, sharing the block unless it is short.
@@ -142,6 +189,15 @@ impl Text {
                 (block, start, start + *len as usize)
             }
         }
+    }
+
+    /// The first 16 bytes as two little-endian integers, filled up with zeros, and the length, if that is all.
+    #[inline(always)]
+    pub(super) fn head(&self) -> Option<([u64; 2], usize)> {
+        let Repr::Inline { len, bytes } = &self.0 else { return None };
+        let mask = HEAD_MASKS.get(usize::from(*len))?;
+        let part = |at: usize| bytes[at..].first_chunk().map_or(0, |part| u64::from_le_bytes(*part));
+        Some(([part(0) & mask[0], part(8) & mask[1]], usize::from(*len)))
     }
 
     /// What is from `start` to `end` of the bytes that it is part of.

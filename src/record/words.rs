@@ -1,21 +1,21 @@
 //! The words of a text, found 64 bytes at a time.
 
 use std::fmt;
+use std::sync::Arc;
 
-use crate::record::text::Text;
-
-/// So many bytes are looked at together: one for each bit of a [`u64`].
-const WINDOW_BYTES: usize = 64;
+use crate::record::mask::{WINDOW_BYTES, mask_of};
+use crate::record::text::{INLINE_BYTES_MAX, Text};
 
 /// The words of a [`Text`], in order; see [`Text::words`].
 #[derive(Clone)]
 pub struct Words<'a> {
-    text: &'a Text,
-    /// What the text is cut from. It may go on after the text, which saves copies of short rests.
-    block: &'a [u8],
-    /// Where the window begins in the block.
+    /// What a long text is cut from. It may go on after the text, which saves copies of short rests.
+    block: Option<&'a Arc<Vec<u8>>>,
+    /// A short text, and spaces.
+    own: [u8; WINDOW_BYTES],
+    /// Where the window begins in either.
     window: usize,
-    /// Where the text ends in the block.
+    /// Where the text ends.
     end: usize,
     /// The bytes of the window that no word is left in: its lowest bit stands for its first byte.
     spaces: u64,
@@ -23,31 +23,43 @@ pub struct Words<'a> {
 
 impl fmt::Debug for Words<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Words(of {:?})", self.text)
+        f.debug_list().entries(self.clone()).finish()
     }
 }
 
 impl<'a> Words<'a> {
     /// Of a text that is `block` from `start` to `end`.
     #[inline]
-    pub(super) fn new(text: &'a Text, block: &'a [u8], start: usize, end: usize) -> Self {
-        Words { text, block, window: start, end, spaces: spaces_from(block, start, end) }
+    pub(super) fn of_block(block: &'a Arc<Vec<u8>>, start: usize, end: usize) -> Self {
+        let spaces = spaces_from(block, start, end);
+        Words { block: Some(block), own: [b' '; WINDOW_BYTES], window: start, end, spaces }
     }
 
+    /// Of the first bytes, so many, of a text that is kept inline.
+    #[inline]
+    pub(super) fn of_inline(bytes: &[u8; INLINE_BYTES_MAX], len: usize) -> Self {
+        let mut own = [b' '; WINDOW_BYTES];
+        if let Some(room) = own.first_chunk_mut() {
+            *room = *bytes;
+        }
+        Words { block: None, own, window: 0, end: len, spaces: spaces_of(&own) | u64::MAX << len }
+    }
+}
+
+impl Words<'_> {
     /// Goes on to the next window, if the text does.
     #[inline]
     fn advance(&mut self) -> bool {
         if self.end - self.window <= WINDOW_BYTES {
             return false;
         }
+        let Some(block) = self.block else { return false };
         self.window += WINDOW_BYTES;
-        self.spaces = spaces_from(self.block, self.window, self.end);
+        self.spaces = spaces_from(block, self.window, self.end);
         true
     }
-}
 
-impl Words<'_> {
-    /// Where the next word is in the block.
+    /// Where the next word is.
     #[inline]
     fn next_place(&mut self) -> Option<(usize, usize)> {
         while self.spaces == u64::MAX {
@@ -78,15 +90,26 @@ impl Iterator for Words<'_> {
     #[inline(always)]
     fn next(&mut self) -> Option<Text> {
         let (start, end) = self.next_place()?;
-        Some(self.text.cut(self.block, start, end))
+        match self.block {
+            Some(block) => Some(Text::slice_of(block, start, end)),
+            None => Text::near(&self.own, start, end),
+        }
     }
 
     // What `for_each` does: no option is made of a word, which would go through memory too.
     #[inline]
     fn fold<B, F: FnMut(B, Text) -> B>(mut self, init: B, mut each: F) -> B {
         let mut folded = init;
-        while let Some((start, end)) = self.next_place() {
-            folded = each(folded, self.text.cut(self.block, start, end));
+        if let Some(block) = self.block {
+            while let Some((start, end)) = self.next_place() {
+                folded = Text::with_slice_of(block, start, end, |word| each(folded, word));
+            }
+        } else {
+            while let Some((start, end)) = self.next_place()
+                && let Some(word) = Text::near(&self.own, start, end)
+            {
+                folded = each(folded, word);
+            }
         }
         folded
     }
@@ -97,9 +120,10 @@ impl Iterator for Words<'_> {
 fn spaces_from(block: &[u8], start: usize, end: usize) -> u64 {
     let left = end - start;
     let beyond = if left < WINDOW_BYTES { u64::MAX << left } else { 0 };
-    match block.get(start..).and_then(|rest| rest.first_chunk()) {
+    let rest = block.get(start..).unwrap_or_default();
+    match rest.first_chunk() {
         Some(window) => spaces_of(window) | beyond,
-        None => spaces_of_rest(&block[start..end]),
+        None => spaces_of_rest(rest) | beyond,
     }
 }
 
@@ -114,22 +138,16 @@ fn spaces_of_rest(rest: &[u8]) -> u64 {
 /// A bit for each byte: whether it is one of the six ASCII spaces.
 #[inline]
 fn spaces_of(window: &[u8; WINDOW_BYTES]) -> u64 {
-    // Eight by eight, each in its own bit of a byte: a loop that the compiler does with vectors.
-    let mut bits = [0; WINDOW_BYTES];
-    for (at, (bit, byte)) in bits.iter_mut().zip(window).enumerate() {
-        let is_space = (*byte == b' ') | (byte.wrapping_sub(b'\t') < 5);
-        *bit = if is_space { 1 << (at % 8) } else { 0 };
-    }
-    let (eights, _) = bits.as_chunks();
-    // The highest byte of the product is the sum of all eight, which have no bit in common.
-    let side_by_side = |eight: &[u8; 8]| u64::from_le_bytes(*eight).wrapping_mul(0x0101_0101_0101_0101) >> 56;
-    eights.iter().rev().fold(0, |spaces, eight| spaces << 8 | side_by_side(eight))
+    mask_of(window, is_space)
+}
+
+#[inline(always)]
+fn is_space(byte: u8) -> bool {
+    (byte == b' ') | (byte.wrapping_sub(b'\t') < 5)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use proptest::collection::vec;
     use proptest::prelude::*;
 
@@ -171,6 +189,9 @@ mod tests {
             let words: Vec<Text> = text.words().collect();
             let found: Vec<&[u8]> = words.iter().map(Text::as_bytes).collect();
             prop_assert_eq!(found, expected.collect::<Vec<_>>());
+            let mut each = Vec::new();
+            text.words().for_each(|word| each.push(word));
+            prop_assert_eq!(each, &words[..]);
             prop_assert_eq!(text.words().skip(1).count(), words.len().saturating_sub(1));
         }
     }

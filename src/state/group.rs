@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::error::Result;
 use crate::format::segment::Entry;
 use crate::record::KeyHash;
+use crate::record::growth::append_bytes;
 use crate::state::changes::{ChangeSums, Difference};
 use crate::state::frozen::Frozen;
 use crate::state::memory::StateMemory;
@@ -70,7 +71,7 @@ impl GroupChanges {
     /// When the changes of one batch to one key group outgrow 2 GiB.
     pub(crate) fn push(&mut self, at: usize, value: Option<&[u8]>) {
         self.touched.push(at as u32);
-        self.values.extend_from_slice(value.unwrap_or_default());
+        append_bytes(&mut self.values, value.unwrap_or_default());
         let end = self.values.len();
         assert!(end < REMOVED as usize, "one batch changes more than 2 GiB of one key group");
         self.ends.push(end as u32 | if value.is_none() { REMOVED } else { 0 });

@@ -68,7 +68,12 @@ impl Values {
         };
         let same = place.length as usize == value.len();
         if same {
-            self.bytes[place.offset as usize..][..value.len()].copy_from_slice(value);
+            let room = &mut self.bytes[place.offset as usize..][..value.len()];
+            // Eight bytes, what most numbers take, need no call.
+            match (<&mut [u8; 8]>::try_from(&mut *room), <&[u8; 8]>::try_from(value)) {
+                (Ok(room), Ok(value)) => *room = *value,
+                _ => room.copy_from_slice(value),
+            }
         }
         same
     }

@@ -29,7 +29,8 @@ impl<T: Data> MapSide<T> for Deal<T> {
         let group_of_turn = |turn: usize| groups_of_partition(turn % self.partitions, self.partitions).start;
         let hash_of_turn = |turn: usize| (group_of_turn(turn) as u64) << 48;
         let places: Vec<_> = (0..values.len()).map(|at| hash_of_turn(partition + at)).collect();
-        Run::by_group(&places, 0, |at, _| Ok(values[at].clone()))
+        let keys = Run::by_group(&places, &vec![0; values.len()], |_, _| ())?;
+        Ok(keys.with_values(values))
     }
 }
 

@@ -5,36 +5,42 @@
 //! in the entry that has its value: a value that joins one that is there mostly costs one read of the index and one
 //! of the entry. Entries are in the order in which their keys came, whatever the hash.
 
-use crate::error::{Error, Result};
-use crate::rdd::shuffle::{Aggregator, Run, check_key_bytes, check_records};
+use std::mem::needs_drop;
+
+use crate::error::Result;
+use crate::rdd::shuffle::run::{KEY_ROOM, Run};
+use crate::rdd::shuffle::{Aggregator, check_key_bytes, check_records, too_much};
 use crate::record::{Data, hash_of};
 
 /// Keys up to this long are held in their entries.
-const SHORT: usize = 16;
+const SHORT: usize = KEY_ROOM;
 
-/// The index has so many slots at first, as a power of two.
+/// The index has so many slots at first, and at most, as powers of two.
 const FIRST_SLOTS: u32 = 13;
+const MOST_SLOTS: u32 = 31;
 
 struct Entry<C> {
     /// A short key, filled up with zeros; of a longer one where it begins in the arena, and its hash.
     head: [u64; 2],
+    combined: C,
     length: u32,
-    /// `None` only while a value joins it.
-    combined: Option<C>,
 }
 
 /// Distinct keys and what their values combine to.
 pub(super) struct CombiningTable<C> {
-    /// The upper half of a key's hash and the number of its entry plus one; 0 for no key. A slot is chosen by the
-    /// uppermost bits and searched for from there on.
-    slots: Vec<u64>,
+    /// The number of a key's entry plus one in the lower bits, as many as choose a slot, and in the rest some of its hash;
+    /// 0 for no key. A slot is chosen by the uppermost bits of the hash and searched for from there on.
+    slots: Vec<u32>,
+    /// Of the number of slots.
+    bits: u32,
     entries: Vec<Entry<C>>,
     long_keys: Vec<u8>,
 }
 
 impl<C> Default for CombiningTable<C> {
     fn default() -> Self {
-        CombiningTable { slots: vec![0; 1 << FIRST_SLOTS], entries: Vec::new(), long_keys: Vec::new() }
+        let slots = vec![0; 1 << FIRST_SLOTS];
+        CombiningTable { slots, bits: FIRST_SLOTS, entries: Vec::new(), long_keys: Vec::new() }
     }
 }
 
@@ -48,49 +54,77 @@ impl<C: Data> CombiningTable<C> {
     /// Adds a value to what its key has.
     ///
     /// # Errors
-    /// When there are more keys or bytes of them than 32 bits can number.
-    #[inline]
+    /// When there are more keys or bytes of them than can be numbered.
     pub(super) fn add<V>(
         &mut self,
         key: &[u8],
         value: V,
         how: &impl Aggregator<V, Combined = C>,
     ) -> Result<()> {
-        let (hash, head, found);
         if key.len() <= SHORT {
-            head = short_key(key);
-            hash = hash_of_short(head, key.len());
-            found = self.find(hash, |entry, _| entry.head == head && entry.length as usize == key.len());
-        } else {
-            hash = hash_of(key);
-            head = [self.long_keys.len() as u64, hash];
-            found = self.find(hash, |entry, long_keys| {
-                entry.head[1] == hash
-                    && entry.length as usize == key.len()
-                    && entry.long_key(long_keys) == key
-            });
+            return self.add_short((short_key(key), key.len()), value, how);
         }
+        let hash = hash_of(key);
+        let found = self.find(hash, |entry, long_keys| {
+            entry.head[1] == hash && entry.length as usize == key.len() && entry.long_key(long_keys) == key
+        });
         match found {
-            Found::Entry(at) => {
-                let combined = &mut self.entries[at].combined;
-                *combined = combined.take().map(|before| how.merge_value(before, value));
-                Ok(())
+            Found::Entry(at) => self.merge(at, value, how),
+            Found::FreeSlot(slot) => {
+                let (head, length) = ([self.long_keys.len() as u64, hash], check_key_bytes(key.len())?);
+                self.long_keys.extend_from_slice(key);
+                self.insert(slot, hash, Entry { head, combined: how.create(value), length })?;
             }
-            Found::FreeSlot(slot) => self.insert(slot, hash, head, key, how.create(value)),
+        }
+        Ok(())
+    }
+
+    /// The same for a short key and its length.
+    #[inline]
+    pub(super) fn add_short<V>(
+        &mut self,
+        (head, length): ([u64; 2], usize),
+        value: V,
+        how: &impl Aggregator<V, Combined = C>,
+    ) -> Result<()> {
+        let hash = hash_of_short(head, length);
+        match self.find(hash, |entry, _| entry.head == head && entry.length as usize == length) {
+            Found::Entry(at) => self.merge(at, value, how),
+            Found::FreeSlot(slot) => {
+                let length = length as u32;
+                self.insert(slot, hash, Entry { head, combined: how.create(value), length })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Joins a value to what an entry has.
+    #[inline]
+    fn merge<V>(&mut self, at: usize, value: V, how: &impl Aggregator<V, Combined = C>) {
+        if needs_drop::<C>() {
+            // Out of its place and back, where cloning could cost anything.
+            let Entry { head, combined, length } = self.entries.swap_remove(at);
+            let last = self.entries.len();
+            self.entries.push(Entry { head, combined: how.merge_value(combined, value), length });
+            self.entries.swap(at, last);
+        } else {
+            let combined = &mut self.entries[at].combined;
+            *combined = how.merge_value(combined.clone(), value);
         }
     }
 
     /// Looks through the slots from the one that `hash` chooses.
     #[inline]
     fn find(&self, hash: u64, is_same: impl Fn(&Entry<C>, &[u8]) -> bool) -> Found {
-        let mut slot = home(hash, self.slots.len());
+        let (mut slot, mark) = (home(hash, self.bits), mark(hash, self.bits));
         loop {
             let held = self.slots[slot];
             if held == 0 {
                 return Found::FreeSlot(slot);
             }
-            if held >> 32 == hash >> 32 {
-                let at = held as u32 as usize - 1;
+            let number = held ^ mark;
+            if number >> self.bits == 0 {
+                let at = number as usize - 1;
                 if is_same(&self.entries[at], &self.long_keys) {
                     return Found::Entry(at);
                 }
@@ -100,46 +134,39 @@ impl<C: Data> CombiningTable<C> {
     }
 
     #[inline(never)]
-    fn insert(&mut self, slot: usize, hash: u64, head: [u64; 2], key: &[u8], combined: C) -> Result<()> {
+    fn insert(&mut self, slot: usize, hash: u64, entry: Entry<C>) -> Result<()> {
         let number = check_records(self.entries.len() + 1)?;
-        let length = check_key_bytes(key.len())?;
-        if key.len() > SHORT {
-            self.long_keys.extend_from_slice(key);
+        self.entries.push(entry);
+        self.slots[slot] = mark(hash, self.bits) | number;
+        if self.entries.len() > self.slots.len() / 4 * 3 { self.grow() } else { Ok(()) }
+    }
+
+    /// Twice the slots.
+    fn grow(&mut self) -> Result<()> {
+        if self.bits == MOST_SLOTS {
+            return Err(too_much("a task meets more than 1.6 billion keys; use more, smaller partitions"));
         }
-        self.entries.push(Entry { head, length, combined: Some(combined) });
-        self.slots[slot] = hash >> 32 << 32 | u64::from(number);
-        if self.entries.len() > self.slots.len() / 4 * 3 {
-            self.grow();
+        self.bits += 1;
+        self.slots = vec![0; 1 << self.bits];
+        for (entry, number) in self.entries.iter().zip(1..) {
+            let hash = entry.hash();
+            let mut slot = home(hash, self.bits);
+            while self.slots[slot] != 0 {
+                slot = (slot + 1) & (self.slots.len() - 1);
+            }
+            self.slots[slot] = mark(hash, self.bits) | number;
         }
         Ok(())
     }
 
-    /// Twice the slots. They are chosen by the uppermost bits, so that their order stays and nothing but slots is read.
-    fn grow(&mut self) {
-        let length = 2 * self.slots.len();
-        let before = std::mem::replace(&mut self.slots, vec![0; length]);
-        for held in before.into_iter().filter(|held| *held != 0) {
-            let mut slot = home(held, length);
-            while self.slots[slot] != 0 {
-                slot = (slot + 1) & (length - 1);
-            }
-            self.slots[slot] = held;
-        }
-    }
-
     /// Moves everything into a run. The table is empty after it and keeps its memory.
     pub(super) fn take_run(&mut self) -> Result<Run<C>> {
-        let hashes: Vec<_> = self.entries.iter().map(Entry::stored_hash).collect();
-        let (entries, long_keys) = (&mut self.entries, &self.long_keys);
-        let key_bytes = entries.iter().map(|entry| entry.length as usize).sum();
-        let run = Run::by_group(&hashes, key_bytes, |at, bytes| {
-            let entry = &mut entries[at];
-            entry.append_key(long_keys, bytes);
-            let lost = || Error::corrupt("a value was lost while another joined it");
-            entry.combined.take().ok_or_else(lost)
-        })?;
+        let (entries, long_keys) = (&self.entries, &self.long_keys);
+        let hashes: Vec<_> = entries.iter().map(Entry::stored_hash).collect();
+        let lengths: Vec<_> = entries.iter().map(|entry| entry.length).collect();
+        let places = Run::by_group(&hashes, &lengths, |at, room| entries[at].write_key(long_keys, room))?;
+        let run = places.with_values(self.entries.drain(..).map(|entry| entry.combined).collect());
         self.slots.fill(0);
-        self.entries.clear();
         self.long_keys.clear();
         Ok(run)
     }
@@ -149,6 +176,15 @@ impl<C> Entry<C> {
     #[inline]
     fn long_key<'a>(&self, long_keys: &'a [u8]) -> &'a [u8] {
         &long_keys[self.head[0] as usize..][..self.length as usize]
+    }
+
+    /// The hash that the table goes by.
+    #[inline]
+    fn hash(&self) -> u64 {
+        match self.length as usize {
+            length if length <= SHORT => hash_of_short(self.head, length),
+            _ => self.head[1],
+        }
     }
 
     /// The hash that is part of the stored format.
@@ -166,24 +202,28 @@ impl<C> Entry<C> {
         (u128::from(low) | u128::from(high) << 64).to_le_bytes()
     }
 
+    /// Writes the key to where there is room for it and for any short one.
     #[inline]
-    fn append_key(&self, long_keys: &[u8], out: &mut Vec<u8>) {
+    fn write_key(&self, long_keys: &[u8], room: &mut [u8]) {
         let length = self.length as usize;
-        if length <= SHORT {
+        match room.first_chunk_mut() {
             // All 16 bytes at once: copying a length that is only known here costs a call.
-            let end = out.len() + length;
-            out.extend_from_slice(&self.short_bytes());
-            out.truncate(end);
-        } else {
-            out.extend_from_slice(self.long_key(long_keys));
+            Some(room) if length <= SHORT => *room = self.short_bytes(),
+            _ => room[..length].copy_from_slice(self.long_key(long_keys)),
         }
     }
 }
 
-/// The slot, of so many, where the search for a key begins.
+/// The slot, of so many as a power of two, where the search for a key begins.
 #[inline]
-fn home(hash: u64, slots: usize) -> usize {
-    (hash >> (u64::BITS - slots.trailing_zeros())) as usize
+fn home(hash: u64, bits: u32) -> usize {
+    (hash >> (u64::BITS - bits)) as usize
+}
+
+/// What a slot has of a hash besides the number of an entry: the bits below those that chose the slot.
+#[inline]
+fn mark(hash: u64, bits: u32) -> u32 {
+    (hash << bits >> 32) as u32 & u32::MAX << bits
 }
 
 /// At most 16 bytes as two little-endian integers, filled up with zeros.
@@ -281,7 +321,7 @@ mod tests {
 
         #[test]
         fn a_short_key_is_its_bytes_and_zeros(key in prop::collection::vec(any::<u8>(), 0..=SHORT)) {
-            let entry = Entry { head: short_key(&key), length: key.len() as u32, combined: Some(()) };
+            let entry = Entry { head: short_key(&key), length: key.len() as u32, combined: () };
             let padded = [&key[..], &[0; SHORT][key.len()..]].concat();
             prop_assert_eq!(&entry.short_bytes()[..], &padded[..]);
         }

@@ -155,12 +155,10 @@ mod tests {
     fn run(partition: u32, keys: &BTreeMap<String, u64>) -> Run<Vec<u32>> {
         let hashes: Vec<KeyHash> = keys.values().copied().collect();
         let keys: Vec<&String> = keys.keys().collect();
-        let key_bytes = keys.iter().map(|key| key.len()).sum();
-        Run::by_group(&hashes, key_bytes, |at, bytes| {
-            bytes.extend_from_slice(keys[at].as_bytes());
-            Ok(vec![partition, at as u32])
-        })
-        .unwrap()
+        let lengths: Vec<u32> = keys.iter().map(|key| key.len() as u32).collect();
+        let values = (0..keys.len()).map(|at| vec![partition, at as u32]).collect();
+        let write = |at: usize, room: &mut [u8]| room[..keys[at].len()].copy_from_slice(keys[at].as_bytes());
+        Run::by_group(&hashes, &lengths, write).unwrap().with_values(values)
     }
 
     proptest! {
