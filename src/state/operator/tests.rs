@@ -67,13 +67,12 @@ proptest! {
         let dir = tempfile::tempdir().unwrap();
         let paths = StorePaths::new(dir.path());
         std::fs::create_dir(paths.state()).unwrap();
-        let memory = limit.map(|limit| Arc::new(StateMemory::new(limit)));
         let limited = || {
-            let state = operator();
+            let (state, memory) = (operator(), limit.map(|limit| Arc::new(StateMemory::new(limit))));
             memory.iter().for_each(|memory| state.limit_memory(memory));
-            state
+            (state, memory)
         };
-        let mut state = limited();
+        let (mut state, mut memory) = limited();
         let mut model = Model::new();
         let mut segments = BTreeMap::new();
         for (number, (before, meanwhile, restart)) in rounds.into_iter().enumerate() {
@@ -111,7 +110,7 @@ proptest! {
             }
             if restart {
                 model = frozen;
-                state = limited();
+                (state, memory) = limited();
                 state.restore(&opened).unwrap();
             }
             if restart || memory.is_some() {
