@@ -220,3 +220,30 @@ fn starts_that_come_to_nothing_leave_nothing_behind() {
     let job = start(0).0.unwrap();
     assert_eq!(job.state::<u64, ()>("seen").unwrap().len(), 1);
 }
+
+/// Each checkpoint that is kept keeps its epoch. They are not what starts that come to nothing leave behind.
+#[test]
+fn a_start_takes_no_checkpoint_because_many_are_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = ManualClock::at(0);
+    let start = || {
+        let context =
+            builder(dir.path(), &clock).checkpoint_every_batches(1).checkpoints_retained(60).build().unwrap();
+        let (numbers, queue) = context.queue_stream::<u64>("numbers");
+        let _seen = numbers.map(|n| (n, ())).update_state_by_key("seen", |_, _: Option<()>| Some(()));
+        (context.start().unwrap(), queue)
+    };
+    let (job, queue) = start();
+    for number in 0..50 {
+        queue.push([number]).unwrap();
+        tick(&job, &clock);
+    }
+    job.stop(StopMode::Graceful).unwrap();
+    drop(job);
+    let epochs = std::fs::read_dir(dir.path().join("store/epochs")).unwrap().count();
+    assert!(epochs > 5, "{epochs} epochs");
+    let (job, _queue) = start();
+    assert_eq!(job.state::<u64, ()>("seen").unwrap().len(), 50);
+    job.stop(StopMode::Graceful).unwrap();
+    assert_eq!(job.progress().checkpoints, 0);
+}

@@ -17,13 +17,13 @@ const SALTS: [u32; 8] =
 
 /// The block of a hash: of its low half, because all hashes of a key group share bits of the high one.
 fn block_of(hash: u64, blocks: usize) -> usize {
-    ((hash & u64::from(u32::MAX)) * blocks as u64 >> 32) as usize
+    (((hash & u64::from(u32::MAX)) * blocks as u64) >> 32) as usize
 }
 
-/// The bit of a hash in each word of its block.
-fn bits_of(hash: u64) -> [u32; 8] {
-    let high = (hash >> 32) as u32;
-    SALTS.map(|salt| 1 << (high.wrapping_mul(salt) >> 27))
+/// The bit of a hash in the word of its block that goes with `salt`.
+#[inline]
+fn bit_of(hash: u64, salt: u32) -> u32 {
+    1 << (((hash >> 32) as u32).wrapping_mul(salt) >> 27)
 }
 
 /// The filter of entries with these hashes.
@@ -31,10 +31,15 @@ pub(crate) fn filter_of(hashes: &[u64]) -> Vec<u8> {
     let mut blocks = vec![[0_u32; 8]; hashes.len().div_ceil(ENTRIES_PER_BLOCK)];
     let count = blocks.len();
     for hash in hashes {
-        let block = &mut blocks[block_of(*hash, count)];
-        block.iter_mut().zip(bits_of(*hash)).for_each(|(word, bit)| *word |= bit);
+        for (word, salt) in blocks[block_of(*hash, count)].iter_mut().zip(&SALTS) {
+            *word |= bit_of(*hash, *salt);
+        }
     }
-    blocks.as_flattened().iter().flat_map(|word| word.to_le_bytes()).collect()
+    let mut bytes = Vec::with_capacity(count * FILTER_BLOCK_BYTES);
+    for word in blocks.as_flattened() {
+        bytes.extend_from_slice(&word.to_le_bytes());
+    }
+    bytes
 }
 
 /// A filter whose frame was checked.
@@ -56,7 +61,7 @@ impl<'a> Filter<'a> {
     /// Whether there may be an entry with this hash; if not, there is none.
     pub(crate) fn may_hold(&self, hash: u64) -> bool {
         let (words, _) = self.blocks[block_of(hash, self.blocks.len())].as_chunks::<4>();
-        words.iter().zip(bits_of(hash)).all(|(word, bit)| u32::from_le_bytes(*word) & bit != 0)
+        words.iter().zip(&SALTS).all(|(word, salt)| u32::from_le_bytes(*word) & bit_of(hash, *salt) != 0)
     }
 }
 

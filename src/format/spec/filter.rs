@@ -14,7 +14,7 @@ pub(super) fn example() -> (Vec<u8>, String) {
     let word = |salt: &String| {
         let salt = u64::from_str_radix(salt, 16).unwrap();
         let word =
-            hashes.iter().fold(0_u32, |word, hash| word | 1 << (((hash >> 32) * salt & 0xffff_ffff) >> 27));
+            hashes.iter().fold(0_u32, |word, hash| word | 1 << ((((hash >> 32) * salt) & 0xffff_ffff) >> 27));
         word.to_string()
     };
     let words: Vec<String> = salts[1..].iter().map(word).collect();

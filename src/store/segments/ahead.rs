@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::config::KEY_GROUPS;
 
 /// So much is read at once, or the filter alone if that is longer.
-const AHEAD_BYTES: usize = 16 << 10;
+const AHEAD_BYTES: usize = 8 << 10;
 
 /// Each holds what was read last for this many key groups in a row: tasks work on different ones.
 const GROUPS_PER_SLOT: usize = 16;
