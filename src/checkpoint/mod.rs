@@ -7,6 +7,7 @@
 //! [`protocol`] decides, over facts; [`writer`] and [`recovery`] read the facts and do what was decided.
 
 pub(crate) mod between;
+mod layout;
 pub(crate) mod matching;
 pub(crate) mod protocol;
 pub(crate) mod recovery;

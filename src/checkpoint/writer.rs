@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::checkpoint::layout::for_each_group;
 use crate::checkpoint::protocol::{Retained, needed, retain};
 use crate::config::KEY_GROUPS;
 use crate::error::{Error, ErrorKind, Result};
@@ -32,6 +33,8 @@ pub(crate) struct CheckpointRequest {
     pub(crate) segment: SegmentId,
     /// As they are frozen.
     pub(crate) states: Vec<Arc<OperatorState>>,
+    /// The threads that lay them out: more than one where no batch needs the cores.
+    pub(crate) threads: usize,
     /// What they will take.
     pub(crate) about_bytes: u64,
     /// The epoch in which the batches after it are planned, from this one on.
@@ -167,7 +170,7 @@ impl Drop for CheckpointWriter {
     }
 }
 
-fn writer_is_gone() -> Error {
+pub(super) fn writer_is_gone() -> Error {
     Error::new(ErrorKind::Stopped, "the checkpoint writer is gone")
 }
 
@@ -193,11 +196,12 @@ impl Work {
     }
 
     fn commit(&mut self, request: CheckpointRequest) -> Result<()> {
-        let CheckpointRequest { mut record, segment, states, plans_from, .. } = request;
+        let CheckpointRequest { mut record, segment, states, threads, plans_from, .. } = request;
         if states.iter().any(|state| state.is_frozen()) {
             let header = SegmentHeader { store: self.setup.store, checkpoint: record.checkpoint };
             let written = self.setup.full_disk.wait_out("write a checkpoint", || {
-                write_frozen(&self.setup.disk, &self.setup.paths, segment, &header, &states)
+                let place = (&self.setup.paths, segment);
+                write_frozen(&self.setup.disk, place, &header, &states, threads)
             })?;
             self.segments.insert(segment.0, written);
         }
@@ -261,25 +265,24 @@ impl Work {
 /// change meanwhile is kept until all of it is durable, so that a full disk can be tried again.
 fn write_frozen(
     disk: &Disk,
-    paths: &StorePaths,
-    segment: SegmentId,
+    (paths, segment): (&StorePaths, SegmentId),
     header: &SegmentHeader,
     states: &[Arc<OperatorState>],
+    threads: usize,
 ) -> Result<SegmentRef> {
     let mut writer = SegmentWriter::begin(disk, paths, segment, header)?;
     let mut written = Vec::with_capacity(states.len());
     for state in states.iter().filter(|state| state.is_frozen()) {
         writer.operator(state.name(), state.state_type().schema.text());
         let mut bytes = [0; KEY_GROUPS];
-        for (group, bytes) in bytes.iter_mut().enumerate() {
+        let lay_out = |group| {
             let encoded = state.encode_frozen(group);
-            let encoded =
-                encoded.map_err(|error| error.within(format!("checkpoint of `{}`", state.name())))?;
-            if let Some(encoded) = encoded {
-                *bytes = encoded.bytes();
-                writer.group(&encoded)?;
-            }
-        }
+            encoded.map_err(|error| error.within(format!("checkpoint of `{}`", state.name())))
+        };
+        for_each_group(threads, lay_out, |group, encoded| {
+            bytes[group] = encoded.bytes();
+            writer.group(encoded)
+        })?;
         written.push((state, bytes));
     }
     let place = writer.finish()?;
@@ -357,6 +360,7 @@ mod tests {
             record,
             segment: SegmentId(1),
             states: vec![state.clone()],
+            threads: 1,
             about_bytes: LARGE_BYTES + 1,
             plans_from: EpochId(1),
         };

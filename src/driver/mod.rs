@@ -348,7 +348,7 @@ impl Driver {
             }
         }
         if self.batches_since_checkpoint > 0 {
-            self.checkpoint()?;
+            return self.checkpoint_and_wait();
         }
         self.finish_checkpoint()
     }

@@ -120,8 +120,7 @@ impl Driver {
         }
         if early && self.state_is_over() && self.batches_since_checkpoint > 0 {
             tracing::debug!("changes take more than the state's memory: a checkpoint is taken early");
-            self.checkpoint()?;
-            self.finish_checkpoint()?;
+            self.checkpoint_and_wait()?;
         }
         if let Some(residency) = &self.residency {
             residency.memory.next_batch();

@@ -214,10 +214,7 @@ impl Driver {
         let is_checked =
             self.sweep.is_over() || in_order || since >= every.saturating_mul(INTERVALS_PUT_OFF_MAX);
         if is_checked && self.may_checkpoint()? {
-            self.checkpoint()?;
-            if in_order {
-                self.finish_checkpoint()?;
-            }
+            return if in_order { self.checkpoint_and_wait() } else { self.checkpoint() };
         }
         Ok(())
     }
@@ -232,6 +229,19 @@ impl Driver {
     /// Freezes what changed since the last checkpoint and hands it to the writer. Batches go on while it is laid out and
     /// written.
     pub(super) fn checkpoint(&mut self) -> Result<()> {
+        self.begin_checkpoint(1)
+    }
+
+    /// Takes a checkpoint and waits for it: nothing else needs the cores meanwhile.
+    pub(super) fn checkpoint_and_wait(&mut self) -> Result<()> {
+        // What is read from segments keeps its order too.
+        let threads = if self.store.disk.is_in_order() { 1 } else { self.settings.threads };
+        self.begin_checkpoint(threads)?;
+        self.finish_checkpoint()
+    }
+
+    /// `threads` lay it out.
+    fn begin_checkpoint(&mut self, threads: usize) -> Result<()> {
         self.finish_checkpoint()?;
         self.damage.check()?;
         self.sweep.finish(&self.executor)?;
@@ -255,6 +265,7 @@ impl Driver {
             record,
             segment: self.next_segment,
             states: self.states.clone(),
+            threads,
             about_bytes,
             plans_from,
         })?;

@@ -90,6 +90,11 @@ impl EncodedGroup {
     pub(crate) fn bytes(&self) -> u64 {
         self.directory.bytes
     }
+
+    #[cfg(test)]
+    pub(crate) fn group(&self) -> usize {
+        usize::from(self.directory.group)
+    }
 }
 
 /// What one checkpoint adds: per operator, the groups that changed.
