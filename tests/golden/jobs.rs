@@ -241,6 +241,8 @@ fn types(context: &StreamingContext, _: &Path) -> Feed {
         let length = lengths[n as usize % lengths.len()];
         ((0..length).map(|at| (at * 31 + length) as u8).collect::<Vec<u8>>(), length as u64)
     });
+    // All in one key group, on two pages: a part with a filter.
+    keep(&numbers, "filtered", |n| ([0u64, 68, 77][n as usize % 3], "x".repeat(2_100 + n as usize)));
     keep(&numbers, "pair", |n| ((format!("k{n}"), n as i32 - 5), (n as u8, n, n as u16)));
     keep(&numbers, "nested", |n| {
         let key = ((n % 3 > 0).then_some((n as u8, false)), 'k', -(n as i64), "end".to_owned());

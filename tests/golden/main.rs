@@ -178,6 +178,20 @@ fn nothing_is_missing_from_the_fixtures() {
     }
 }
 
+/// The kind of frame that a filter is.
+const FILTER: [u8; 2] = [36, 0];
+
+#[test]
+fn a_fixture_has_filters() {
+    for golden in Golden::named("types") {
+        let segments = fs::read_dir(golden.root().join("store/state")).unwrap();
+        let has_filter = |segment: Vec<u8>| {
+            segment.windows(8).any(|header| header.starts_with(b"MLPD") && header[6..] == FILTER)
+        };
+        assert!(segments.map(|segment| fs::read(segment.unwrap().path()).unwrap()).any(has_filter));
+    }
+}
+
 fn rows_at(root: &Path, operator: &str, checkpoint: &Value) -> Vec<Value> {
     let state = json(&tool_json(root, &["state", "store", operator, "--at", &checkpoint.to_string()]));
     state["entries"].as_array().unwrap().iter().map(|entry| entry["key"].clone()).collect()
