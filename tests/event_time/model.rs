@@ -126,7 +126,7 @@ fn text(values: &[i64]) -> String {
 }
 
 fn greatest_common_divisor(a: u64, b: u64) -> u64 {
-    (1..=a.min(b)).rev().find(|n| a % n == 0 && b % n == 0).unwrap()
+    (1..=a.min(b)).rev().find(|n| a.is_multiple_of(*n) && b.is_multiple_of(*n)).unwrap()
 }
 
 /// Tumbling and sliding windows. Returns how many keys are kept at the end.
