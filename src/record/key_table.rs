@@ -3,6 +3,8 @@
 //! Everything keyed rests on it: map-side combining, grouping, joins and live state. The hash comes with
 //! the key and is never computed again; a lookup touches no allocation of its own.
 
+use std::borrow::Cow;
+
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
@@ -90,6 +92,16 @@ impl KeyTable {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (KeyHash, &[u8])> {
         (0..self.len()).map(|at| (self.hash(at), self.key(at)))
+    }
+
+    /// The keys' hashes, where each key ends in the bytes of all, and these, in the order of their numbers.
+    pub(crate) fn side_by_side(&self) -> (&[KeyHash], Cow<'_, [u32]>, &[u8]) {
+        let KeyBytes { bytes, width, bounds } = &self.keys;
+        let ends = match bounds.split_first() {
+            Some((_, ends)) => Cow::Borrowed(ends),
+            None => (1..=self.len()).map(|keys| (keys * width) as u32).collect(),
+        };
+        (&self.hashes, ends, bytes)
     }
 
     /// Bytes of memory held.
@@ -195,6 +207,11 @@ mod tests {
                 prop_assert_eq!(table.find(*hash, key.as_bytes()), Some(*at));
             }
             prop_assert_eq!(table.find(0, b"absent"), None);
+            let (hashes, ends, bytes) = table.side_by_side();
+            let starts = std::iter::once(0).chain(ends.iter().copied());
+            let keys = starts.zip(ends.iter()).map(|(start, end)| &bytes[start as usize..*end as usize]);
+            let side_by_side: Vec<_> = hashes.iter().copied().zip(keys).collect();
+            prop_assert_eq!(side_by_side, table.iter().collect::<Vec<_>>());
         }
     }
 }

@@ -46,9 +46,10 @@ impl<V> Numbered<V> {
     /// Asks for the number of each key.
     pub(super) fn of(grouped: Grouped<V>, number: &mut NumberKeys<'_>) -> Result<Self> {
         let mut numbers = Vec::with_capacity(grouped.keys.len());
-        for (hash, key) in grouped.keys.iter() {
-            let (hashes, ends) = (&[hash], &[key.len() as u32]);
-            number(KeySlice { hashes, ends, start: 0, bytes: key }, &mut numbers)?;
+        let (hashes, ends, bytes) = grouped.keys.side_by_side();
+        if !hashes.is_empty() {
+            // All at once: who has them in files reads each page of these once.
+            number(KeySlice { hashes, ends: &ends, start: 0, bytes }, &mut numbers)?;
         }
         let Grouped { starts, values, .. } = grouped;
         Ok(Numbered { numbers, starts, values })
@@ -131,6 +132,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::record::KeyTable;
     use proptest::prelude::*;
 
     struct Concatenate;
@@ -188,6 +190,34 @@ mod tests {
             });
             let rows: Vec<_> = merged.unwrap().iter().map(|(number, values)| (number, values.concat())).collect();
             prop_assert_eq!(rows, model);
+        }
+    }
+
+    #[test]
+    fn the_keys_of_a_group_are_asked_for_at_once() {
+        for keys in [vec!["b", "a", "c"], vec!["a", "longer", ""], vec![]] {
+            let mut table = KeyTable::default();
+            keys.iter().for_each(|key| drop(table.find_or_insert(7, key.as_bytes())));
+            let starts = (0..=keys.len() as u32).collect();
+            let grouped = Grouped { keys: table, starts, values: keys.clone() };
+            let mut asked: Vec<Vec<Vec<u8>>> = Vec::new();
+            let numbered = Numbered::of(grouped, &mut |keys, numbers| {
+                asked.push(keys.iter().map(|(_, key)| key.to_vec()).collect());
+                numbers.extend((10..).take(keys.iter().count()));
+                Ok(())
+            });
+            let expected: Vec<Vec<Vec<u8>>> = [&keys[..]]
+                .into_iter()
+                .filter(|keys| !keys.is_empty())
+                .map(|keys| keys.iter().map(|key| key.as_bytes().to_vec()).collect())
+                .collect();
+            assert_eq!(asked, expected);
+            let rows: Vec<_> =
+                numbered.unwrap().iter().map(|(number, values)| (number, values.concat())).collect();
+            assert_eq!(
+                rows,
+                (10..).zip(keys).map(|(number, key)| (number, key.to_owned())).collect::<Vec<_>>()
+            );
         }
     }
 }
