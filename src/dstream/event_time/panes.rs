@@ -9,6 +9,7 @@ use crate::dstream::event_time::event_timer;
 use crate::dstream::event_time::folds::Fold;
 use crate::dstream::event_time::window::WindowOutput;
 use crate::dstream::keyed::{KeyVisit, KeyedOperator, TimerDomain};
+use crate::dstream::windows::pane_ms;
 use crate::record::{Data, Key, Nested, WindowResult};
 
 /// Where windows and their panes lie. Both are known by their ends, which unlike their starts are never before the
@@ -22,10 +23,6 @@ pub(super) struct Panes {
     lateness_ms: u64,
 }
 
-fn greatest_common_divisor(a: u64, b: u64) -> u64 {
-    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
-}
-
 /// The first time after `time_ms` that is `phase_ms` past a multiple of `step_ms`, be it beyond the last that there
 /// is.
 fn next_after(time_ms: u64, step_ms: u64, phase_ms: u128) -> u128 {
@@ -37,7 +34,7 @@ impl Panes {
     pub(super) fn new(size_ms: u64, slide_ms: u64, offset_ms: u64, lateness_ms: u64) -> Self {
         // Those that cannot be are refused at the start, before anything divides by them.
         let (size_ms, slide_ms) = (size_ms.max(1), slide_ms.max(1));
-        let width_ms = greatest_common_divisor(size_ms, slide_ms);
+        let width_ms = pane_ms(size_ms, slide_ms);
         Panes { size_ms, slide_ms, width_ms, offset_ms: offset_ms % slide_ms, lateness_ms }
     }
 

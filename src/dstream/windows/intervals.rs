@@ -5,7 +5,7 @@
 //! Two panes make an interval of level 1, two of these one of level 2, and so on. A window of `n` panes is at most
 //! `2 log2(n)` intervals, one after the other.
 
-use super::Span;
+use super::{Span, pane_ms};
 
 /// `2^level` panes: those from number `index << level` on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,13 +32,9 @@ pub(super) struct Panes {
 /// What is shared by so many windows is worth being merged for itself.
 const SHARED_BY_MIN: u64 = 3;
 
-fn greatest_common_divisor(a: u64, b: u64) -> u64 {
-    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
-}
-
 impl Panes {
     pub(super) fn of(span: Span) -> Self {
-        Panes { span, pane_ms: greatest_common_divisor(span.length_ms, span.slide_ms) }
+        Panes { span, pane_ms: pane_ms(span.length_ms, span.slide_ms) }
     }
 
     /// The batches with times after the first and up to the second are in the interval.

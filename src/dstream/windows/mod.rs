@@ -76,6 +76,11 @@ impl<T: Record> DStream<T> {
     }
 }
 
+/// How long the panes are that windows of this length and slide have whole: the greatest common divisor of both.
+pub(in crate::dstream) fn pane_ms(length_ms: u64, slide_ms: u64) -> u64 {
+    if slide_ms == 0 { length_ms } else { pane_ms(slide_ms, length_ms % slide_ms) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
