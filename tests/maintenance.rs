@@ -17,10 +17,13 @@ mod support;
 #[path = "support/tool.rs"]
 mod tool;
 
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
 use bench::Bench;
-use millpond::ErrorKind;
 use millpond::maintenance::Maintenance;
 use millpond::testkit::FaultPlan;
+use millpond::{ErrorKind, inspect};
+use support::Run;
 use tool::snapshot;
 
 type Verb = (&'static str, fn(&Maintenance) -> millpond::Result<()>);
@@ -50,11 +53,53 @@ fn a_running_job_keeps_its_store_to_itself() {
     let job = bench.start(&FaultPlan::never()).unwrap();
     for (verb, run) in VERBS {
         let planned = run(&Maintenance::planned(bench.store()));
-        assert!(planned.err().is_none_or(|error| error.kind() == ErrorKind::InvalidConfig), "{verb}");
+        let is_gone = |error: &millpond::Error| error.kind() == ErrorKind::InvalidConfig;
+        assert!(planned.as_ref().err().is_none_or(is_gone), "{verb}: {planned:?}");
         let refused = run(&Maintenance::confirmed(bench.store())).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Locked, "{verb}: {refused:?}");
     }
     drop(job);
+}
+
+/// The number of the oldest checkpoint that is kept.
+fn oldest_checkpoint(bench: &Bench) -> String {
+    let kept = inspect::checkpoints(&bench.store()).unwrap().checkpoints;
+    kept.first().unwrap().checkpoint.to_string()
+}
+
+/// What a job removes while a verb is planned is not damage: the plan is made again.
+#[test]
+fn what_a_running_job_removes_is_no_damage() {
+    let batches = 60;
+    let run = Run { threads: 1, checkpoint_every: 1, ..Run::default() };
+    let bench = Bench::new(bench::chunks(batches), run);
+    bench.live(4);
+    Maintenance::confirmed(bench.store()).pin(&oldest_checkpoint(&bench), "kept").unwrap();
+    let (ends, rounds) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        let planner = scope.spawn(|| {
+            while !ends.load(Ordering::Acquire) {
+                let oldest = oldest_checkpoint(&bench);
+                let store = Maintenance::planned(bench.store());
+                let verbs: [(&str, millpond::Result<()>); 5] = [
+                    ("pin", store.pin(&oldest, "oldest").map(drop)),
+                    ("rollback", store.rollback(&oldest, false).map(drop)),
+                    ("rollback to a pin", store.rollback("kept", true).map(drop)),
+                    ("prune", store.prune(None).map(drop)),
+                    ("repair", store.repair(None).map(|report| assert!(!report.was_damaged, "{report:?}"))),
+                ];
+                for (verb, planned) in verbs {
+                    let is_gone = |error: &millpond::Error| error.kind() == ErrorKind::InvalidConfig;
+                    assert!(planned.as_ref().err().is_none_or(is_gone), "{verb}: {planned:?}");
+                }
+                rounds.fetch_add(1, Ordering::AcqRel);
+            }
+        });
+        bench.live(u64::from(batches));
+        ends.store(true, Ordering::Release);
+        planner.join().unwrap();
+    });
+    assert!(rounds.load(Ordering::Acquire) > 0, "nothing was planned");
 }
 
 /// Whatever a crash leaves of a verb, the job goes on and ends as if nothing had happened.

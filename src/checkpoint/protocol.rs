@@ -295,13 +295,16 @@ impl Retained {
     }
 }
 
+/// At least so many checkpoints are kept, whatever the job's settings.
+pub(crate) const RETAINED_MIN: usize = 2;
+
 /// Which of `checkpoints`, oldest first, to keep: the newest `count`, and one in an epoch before the newest's
 /// if there is any, so that damage to one database does not take every checkpoint.
 pub(crate) fn retain(checkpoints: &mut Vec<Retained>, count: usize) {
     let Some(newest) = checkpoints.last() else { return };
     let newest_epoch = newest.epoch;
     let elsewhere = checkpoints.iter().rposition(|checkpoint| checkpoint.epoch < newest_epoch);
-    let by_count = checkpoints.len().saturating_sub(count.max(2));
+    let by_count = checkpoints.len().saturating_sub(count.max(RETAINED_MIN));
     let keep_from = elsewhere.map_or(by_count, |elsewhere| elsewhere.min(by_count));
     checkpoints.drain(..keep_from);
 }

@@ -17,9 +17,6 @@ use crate::store::segments::list_segments;
 const EPOCH_REMEDY: &str =
     "put the directory back from a copy; otherwise a start goes on without what is damaged";
 
-/// At least so many checkpoints are kept, whatever the job's settings.
-const RETAINED_MIN: usize = 2;
-
 /// Everything the catalog says.
 pub(super) struct Catalog {
     pub(super) history: History,
@@ -124,7 +121,7 @@ impl Catalog {
         let all = &self.counted;
         let mut kept: Vec<Retained> =
             all.iter().map(|(epoch, record)| Retained::of(*epoch, *epoch, record)).collect();
-        protocol::retain(&mut kept, RETAINED_MIN);
+        protocol::retain(&mut kept, protocol::RETAINED_MIN);
         &all[all.len() - kept.len()..]
     }
 

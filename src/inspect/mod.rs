@@ -110,6 +110,7 @@ pub use report::{
     OperatorReport, PendingReport, PositionsReport, PredictedRestart, RestartReport, RunReport, SCHEMA,
     Severity, StoreReport, VerifyReport, WalkedBack,
 };
+pub(crate) use settle::settled_by;
 pub use summary::inspect;
 pub(crate) use value_archive::shortened;
 pub use verify::{verify, verify_deep};

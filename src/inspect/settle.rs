@@ -11,22 +11,31 @@ use crate::store::segments::list_segments;
 /// How often a store is read before it is given up. Each round needs a prune at just the wrong moment.
 const ROUNDS_MAX: usize = 8;
 
-/// Reads until what is wrong is not the doing of a running job: nothing was wrong, nothing changed in the
-/// meantime, or the same was wrong twice.
+/// Reads a report until its findings are not the doing of a running job, see [`settled_by`].
 pub(super) fn settled<T>(
     paths: &StorePaths,
-    mut read: impl FnMut() -> Result<T>,
+    read: impl FnMut() -> Result<T>,
     findings: impl Fn(&T) -> &[Finding],
+) -> Result<T> {
+    settled_by(paths, read, |report| {
+        let damage = findings(report).iter().filter(|finding| finding.is_damage());
+        damage.map(|finding| finding.place.clone()).collect()
+    })
+}
+
+/// Reads until what is wrong is not the doing of a running job: nothing was wrong, nothing changed in the
+/// meantime, or the same was wrong twice.
+pub(crate) fn settled_by<T>(
+    paths: &StorePaths,
+    mut read: impl FnMut() -> Result<T>,
+    wrong: impl Fn(&T) -> Vec<String>,
 ) -> Result<T> {
     let mut before: Vec<String> = Vec::new();
     for _ in 0..ROUNDS_MAX {
         let marks = marks(paths);
         let outcome = read();
-        let wrong: Vec<String> = match &outcome {
-            Ok(report) => {
-                let damage = findings(report).iter().filter(|finding| finding.is_damage());
-                damage.map(|finding| finding.place.clone()).collect()
-            }
+        let wrong = match &outcome {
+            Ok(read) => wrong(read),
             Err(error) => vec![error.chain()],
         };
         if wrong.iter().all(|place| before.contains(place)) || marks == self::marks(paths) {

@@ -1,7 +1,6 @@
 //! Changing state by hand: one key, or all those of a file.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::fs;
 use std::path::Path;
 
 use serde::Serialize;
@@ -99,8 +98,11 @@ impl Maintenance {
     /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) when the newest checkpoint is damaged;
     /// [`ErrorKind::Locked`](crate::ErrorKind::Locked) when the job runs.
     pub fn edit(&self, operator: &str, key: &str, value: Option<&Value>) -> Result<EditReport> {
-        let store = Opened::open(self)?;
-        let target = Target::find(&store, operator)?;
+        self.carry_out(|store| self.set(store, operator, key, value))
+    }
+
+    fn set(&self, store: &Opened, operator: &str, key: &str, value: Option<&Value>) -> Result<EditReport> {
+        let target = Target::find(store, operator)?;
         let bytes = parse_key(&target.operator.key_type, key)?;
         let shown_key = target.key_shape.as_ref().map(|shape| {
             shape
@@ -153,9 +155,15 @@ impl Maintenance {
     /// cannot be read.
     pub fn import(&self, operator: &str, file: impl AsRef<Path>) -> Result<ImportReport> {
         let file = file.as_ref();
-        let store = Opened::open(self)?;
-        let target = Target::find(&store, operator)?;
-        let (changes, lines) = read(&target, file)?;
+        // Once, as it may be a pipe.
+        let exported =
+            fs::read(file).map_err(|cause| Error::io(format!("read {}", file.display()), cause))?;
+        self.carry_out(|store| self.set_all(store, operator, file, &exported))
+    }
+
+    fn set_all(&self, store: &Opened, operator: &str, file: &Path, exported: &[u8]) -> Result<ImportReport> {
+        let target = Target::find(store, operator)?;
+        let (changes, lines) = read(&target, file, exported)?;
         let difference = target.compare(&changes)?;
         let mut report = ImportReport {
             schema: SCHEMA,
@@ -184,15 +192,13 @@ impl Maintenance {
 }
 
 /// Reads the lines of an export, and how many there are.
-fn read(target: &Target<'_>, file: &Path) -> Result<(Changes, u64)> {
-    let io = |cause| Error::io(format!("read {}", file.display()), cause);
-    let lines = BufReader::new(File::open(file).map_err(io)?).split(b'\n');
+fn read(target: &Target<'_>, file: &Path, exported: &[u8]) -> Result<(Changes, u64)> {
     let (mut changes, mut count) = (Changes::default(), 0);
-    for line in lines {
-        let line = line.map_err(io)?;
+    for line in exported.split_inclusive(|byte| *byte == b'\n') {
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
         count += 1;
         let within = |error: Error| invalid(&format!("{}, line {count}: {}", file.display(), error.chain()));
-        let (key, value) = entry(target, &line).map_err(within)?;
+        let (key, value) = entry(target, line).map_err(within)?;
         if !changes.insert(key, Some(value)) {
             return Err(within(invalid("its key is on an earlier line too")));
         }

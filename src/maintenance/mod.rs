@@ -25,7 +25,11 @@ mod rollback;
 
 use std::path::{Path, PathBuf};
 
-use crate::store::Disk;
+use crate::error::Result;
+use crate::inspect::settled_by;
+use crate::store::{Disk, StorePaths};
+
+use open::Opened;
 
 pub use edit::{EditReport, ImportReport};
 pub use pin::{PinReport, UnpinReport};
@@ -50,6 +54,20 @@ impl Maintenance {
     /// Does what each verb says. The job must not be running.
     pub fn confirmed(dir: impl AsRef<Path>) -> Self {
         Maintenance { is_confirmed: true, ..Maintenance::planned(dir) }
+    }
+
+    /// Carries out a verb on the opened store.
+    fn carry_out<T>(&self, verb: impl Fn(&Opened) -> Result<T>) -> Result<T> {
+        self.settled(|| verb(&Opened::open(self)?), |_| Vec::new())
+    }
+
+    /// Does what is confirmed. A plan that found something `wrong`, or failed, is made again where a running job
+    /// removed under it what it was of.
+    fn settled<T>(&self, verb: impl Fn() -> Result<T>, wrong: impl Fn(&T) -> Vec<String>) -> Result<T> {
+        if self.is_confirmed {
+            return verb();
+        }
+        settled_by(&StorePaths::new(&self.dir), verb, wrong)
     }
 
     /// Makes the disk fail as planned, for tests of recovery.

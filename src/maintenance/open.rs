@@ -1,17 +1,20 @@
 //! A store opened to be changed, with what its catalog says.
 
-use crate::checkpoint::protocol::History;
+use std::collections::BTreeSet;
+
+use crate::checkpoint::protocol::{History, RETAINED_MIN, retain};
 use crate::checkpoint::recovery::{Catalogued, SegmentChecker, read_history};
 use crate::error::{Error, ErrorKind, Result};
 use crate::exec::Executor;
 use crate::format::records::{CheckpointRecord, Record};
-use crate::id::EpochId;
+use crate::id::{EpochId, SegmentId};
 use crate::inspect::{ReadStore, open};
 use crate::maintenance::Maintenance;
 use crate::store::catalog::{Catalog, remove_epoch, sync_epoch};
 use crate::store::extents::sync_extent;
 use crate::store::log_scan::list_extents;
 use crate::store::pins::Pins;
+use crate::store::segments::list_segments;
 use crate::store::{Disk, Lock, StorePaths, lock_existing};
 
 /// A store, and everything that its catalog and pins say.
@@ -66,18 +69,35 @@ impl Opened {
     /// The checkpoint that `text` names, by number or pin; one that no longer counts too, as long as it is known.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`] when there is none.
+    /// [`ErrorKind::InvalidConfig`] when there is none, or its state was pruned.
     pub(super) fn find(&self, text: &str) -> Result<CheckpointRecord> {
         let pinned = self.pins.pins.iter().find(|pin| pin.name == text).map(|pin| &pin.checkpoint);
         let History { checkpoints, dropped, .. } = &self.history;
         let known = checkpoints.iter().chain(dropped).map(|(_, record)| record);
         let mut known = known.chain(self.pins.pins.iter().map(|pin| &pin.checkpoint));
         let numbered = || text.parse().ok().and_then(|id: u64| known.find(|record| record.checkpoint == id));
-        pinned.or_else(numbered).cloned().ok_or_else(|| {
-            let message =
-                format!("there is no checkpoint or pin `{text}`: `checkpoints` lists what there is");
+        let none = |why: &str| {
+            let message = format!("{why} `{text}`: `checkpoints` lists what there is");
             Error::new(ErrorKind::InvalidConfig, message)
-        })
+        };
+        let found = pinned.or_else(numbered).ok_or_else(|| none("there is no checkpoint or pin"))?;
+        if self.was_pruned(found)? {
+            return Err(none("the state was pruned of checkpoint"));
+        }
+        Ok(found.clone())
+    }
+
+    /// Whether state of a checkpoint that nothing keeps any more is gone.
+    fn was_pruned(&self, record: &CheckpointRecord) -> Result<bool> {
+        let mut kept = self.history.retained(|_| true);
+        retain(&mut kept, RETAINED_MIN);
+        let kept = kept.iter().map(|kept| kept.checkpoint);
+        let mut kept = kept.chain(self.pins.pins.iter().map(|pin| pin.checkpoint.checkpoint));
+        if kept.any(|kept| kept == record.checkpoint) {
+            return Ok(false);
+        }
+        let there: BTreeSet<SegmentId> = list_segments(&self.paths)?.into_iter().collect();
+        Ok(record.segments.iter().any(|segment| !there.contains(&SegmentId(segment.segment))))
     }
 
     /// Reads every byte that a checkpoint needs.

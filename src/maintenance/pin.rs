@@ -73,7 +73,10 @@ impl Maintenance {
             );
             return Err(Error::new(ErrorKind::InvalidConfig, message));
         }
-        let store = Opened::open(self)?;
+        self.carry_out(|store| self.give_name(store, checkpoint, name))
+    }
+
+    fn give_name(&self, store: &Opened, checkpoint: &str, name: &str) -> Result<PinReport> {
         let record = store.find(checkpoint)?;
         store.prove(&record)?;
         let before = store.pins.pins.iter().find(|pin| pin.name == name);
@@ -110,7 +113,10 @@ impl Maintenance {
     /// # Errors
     /// [`ErrorKind::InvalidConfig`] when there is no such pin, [`ErrorKind::Locked`] when the job runs.
     pub fn unpin(&self, name: &str) -> Result<UnpinReport> {
-        let store = Opened::open(self)?;
+        self.carry_out(|store| self.take_name(store, name))
+    }
+
+    fn take_name(&self, store: &Opened, name: &str) -> Result<UnpinReport> {
         let pin = store.pins.pins.iter().find(|pin| pin.name == name);
         let is_damaged = store.pins.damage.iter().any(|(damaged, _)| damaged == name);
         if pin.is_none() && !is_damaged {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::checkpoint::protocol::{Needed, Retained, needed, retain};
+use crate::checkpoint::protocol::{Needed, RETAINED_MIN, Retained, needed, retain};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{EpochId, ExtentId, SegmentId};
 use crate::inspect::SCHEMA;
@@ -64,18 +64,21 @@ impl Maintenance {
     /// [`ErrorKind::InvalidConfig`] when `keep` is below 2; [`ErrorKind::Corrupt`] when the newest checkpoint or the catalog is
     /// damaged: a start or `repair` comes first; [`ErrorKind::Locked`] when the job runs.
     pub fn prune(&self, keep: Option<usize>) -> Result<PruneReport> {
-        let keep = keep.unwrap_or(2);
-        if keep < 2 {
+        let keep = keep.unwrap_or(RETAINED_MIN);
+        if keep < RETAINED_MIN {
             let message = "at least 2 checkpoints are kept: damage to one must not take the state";
             return Err(Error::new(ErrorKind::InvalidConfig, message));
         }
-        let store = Opened::open(self)?;
+        self.carry_out(|store| self.remove_unneeded(store, keep))
+    }
+
+    fn remove_unneeded(&self, store: &Opened, keep: usize) -> Result<PruneReport> {
         if let Some(damage) = store.history.damage.first() {
             return Err(Error::corrupt(format!("{damage}: nothing is removed from a damaged catalog")));
         }
-        let kept = kept(&store, keep)?;
-        let doomed = doomed(&store, &kept)?;
-        let removed: Vec<Removal> = doomed.iter().map(|(doomed, why)| removal(&store, doomed, why)).collect();
+        let kept = kept(store, keep)?;
+        let doomed = doomed(store, &kept)?;
+        let removed: Vec<Removal> = doomed.iter().map(|(doomed, why)| removal(store, doomed, why)).collect();
         let report = PruneReport {
             schema: SCHEMA,
             directory: self.dir.display().to_string(),
@@ -86,7 +89,7 @@ impl Maintenance {
             removed,
         };
         if self.is_confirmed {
-            doomed.iter().try_for_each(|(doomed, _)| remove(&store, doomed))?;
+            doomed.iter().try_for_each(|(doomed, _)| remove(store, doomed))?;
         }
         Ok(report)
     }

@@ -62,6 +62,12 @@ impl Maintenance {
     /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) when nothing is left to go on from;
     /// [`ErrorKind::Locked`](crate::ErrorKind::Locked) when the job runs.
     pub fn repair(&self, job: Option<&str>) -> Result<RepairReport> {
+        // What a running job removed under a plan only seems to be damaged.
+        let damage = |report: &RepairReport| [&report.lost[..], &report.quarantined].concat();
+        self.settled(|| self.make_startable(job), damage)
+    }
+
+    fn make_startable(&self, job: Option<&str>) -> Result<RepairReport> {
         let mut account = Account::default();
         let claim = Claim::of(&self.dir, job, &mut account)?;
         let _lock = self.is_confirmed.then(|| lock_existing(&claim.paths)).transpose()?;

@@ -68,12 +68,17 @@ impl Maintenance {
     /// [`ErrorKind::InvalidConfig`] when there is no such checkpoint, or batches would be lost without the permission;
     /// [`ErrorKind::Corrupt`] when the checkpoint is damaged; [`ErrorKind::Locked`] when the job runs.
     pub fn rollback(&self, checkpoint: &str, lose_batches: bool) -> Result<RollbackReport> {
-        let store = Opened::open(self)?;
+        // What a running job removed under a plan only seems to be lost.
+        let lost = |report: &RollbackReport| Vec::from_iter(report.lost.map(|lost| format!("{lost:?}")));
+        self.settled(|| self.go_back(&Opened::open(self)?, checkpoint, lose_batches), lost)
+    }
+
+    fn go_back(&self, store: &Opened, checkpoint: &str, lose_batches: bool) -> Result<RollbackReport> {
         let target = store.find(checkpoint)?;
         store.prove(&target)?;
         let history = &store.history;
         let number = history.newest_checkpoint().max(store.pins.newest_checkpoint()) + 1;
-        let rollback = roll_back(history, &target, number, |plan| can_replay(&store, plan))?;
+        let rollback = roll_back(history, &target, number, |plan| can_replay(store, plan))?;
         let done = rollback.replay.clone().filter(|batch| history.done.contains_key(batch)).count() as u64;
         let report = RollbackReport {
             schema: SCHEMA,

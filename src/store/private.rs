@@ -29,7 +29,12 @@ pub(super) fn make_below_private(root: &Path) -> Result<()> {
     tighten(root, &fs::metadata(root).map_err(|cause| io(root, cause))?)?;
     let mut open = vec![root.to_owned()];
     while let Some(dir) = open.pop() {
-        for entry in fs::read_dir(&dir).map_err(|cause| io(&dir, cause))? {
+        let entries = match fs::read_dir(&dir) {
+            // A running job, whose lock is asked for next, has removed it.
+            Err(cause) if cause.kind() == NotFound && dir != root => continue,
+            entries => entries.map_err(|cause| io(&dir, cause))?,
+        };
+        for entry in entries {
             let path = entry.map_err(|cause| io(&dir, cause))?.path();
             let found = match path.symlink_metadata() {
                 Err(cause) if cause.kind() == NotFound => continue,
@@ -53,8 +58,12 @@ fn tighten(path: &Path, found: &Metadata) -> Result<()> {
     if mode & OTHERS == 0 {
         return Ok(());
     }
-    let tightened = fs::set_permissions(path, Permissions::from_mode(mode & 0o7777 & !OTHERS));
-    tightened.map_err(|cause| Error::io(format!("keep {} from other users", path.display()), cause))
+    match fs::set_permissions(path, Permissions::from_mode(mode & 0o7777 & !OTHERS)) {
+        Err(cause) if cause.kind() == NotFound => Ok(()),
+        tightened => {
+            tightened.map_err(|cause| Error::io(format!("keep {} from other users", path.display()), cause))
+        }
+    }
 }
 
 /// A temporary directory that nobody else can look into; gone when it is dropped.
