@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use cases::cases;
 use millpond::testkit::FaultPlan;
-use millpond::{ErrorKind, StopMode, StreamingContext};
+use millpond::{Clock as _, ErrorKind, StopMode, StreamingContext};
 use proptest::prelude::*;
 use support::lives::{Life, start_life};
 use support::{Chunk, INTERVAL_MS, Run, run_through, steps_of, wait_for_batch};
@@ -27,9 +27,17 @@ fn chunks(batches: std::ops::Range<usize>) -> impl Strategy<Value = Arc<Vec<Chun
 }
 
 fn run() -> impl Strategy<Value = Run> {
-    (1usize..4, 1usize..20, 1usize..4, 1u64..7).prop_map(|(threads, partitions, ranges, checkpoint_every)| {
-        Run { threads, partitions, ranges, checkpoint_every, ..Run::default() }
-    })
+    let behind_until = prop_oneof![Just(0), 0u64..20];
+    (1usize..4, 1usize..20, 1usize..4, 1u64..7, behind_until).prop_map(
+        |(threads, partitions, ranges, checkpoint_every, behind_until)| Run {
+            threads,
+            partitions,
+            ranges,
+            checkpoint_every,
+            behind_until,
+            ..Run::default()
+        },
+    )
 }
 
 /// What the job's operators do, written once more without any of its machinery.
@@ -121,11 +129,26 @@ fn fixed_chunks() -> Arc<Vec<Chunk>> {
 #[test]
 fn a_crash_at_every_single_step_changes_nothing() {
     let (chunks, run) = (fixed_chunks(), Run { threads: 1, checkpoint_every: 2, ..Run::default() });
-    let expected = run_through(&chunks, &run, &[]);
-    let steps = steps_of(&chunks, &run);
+    crash_at_every_step(&chunks, &run);
+}
+
+/// Where plans are committed with the completion of the batch before.
+#[test]
+fn a_crash_at_every_single_step_of_a_job_that_is_behind_changes_nothing() {
+    let chunks = fixed_chunks();
+    let run = Run { threads: 1, checkpoint_every: 4, ..Run::default() };
+    let behind = Run { behind_until: chunks.len() as u64, ..run.clone() };
+    assert!(steps_of(&chunks, &behind) < steps_of(&chunks, &run), "no plan was committed with a completion");
+    assert_eq!(run_through(&chunks, &behind, &[]), run_through(&chunks, &run, &[]));
+    crash_at_every_step(&chunks, &behind);
+}
+
+fn crash_at_every_step(chunks: &Arc<Vec<Chunk>>, run: &Run) {
+    let expected = run_through(chunks, run, &[]);
+    let steps = steps_of(chunks, run);
     assert!(steps > 60, "only {steps} steps: the run does not do what it should");
     for step in 1..=steps {
-        let crashed = run_through(&chunks, &run, &[FaultPlan::crash_at(step)]);
+        let crashed = run_through(chunks, run, &[FaultPlan::crash_at(step)]);
         assert_eq!(crashed, expected, "after a crash at step {step} of {steps}");
     }
 }
@@ -133,14 +156,21 @@ fn a_crash_at_every_single_step_changes_nothing() {
 /// A crash, then a crash at each step of the recovery from it.
 #[test]
 fn a_crash_at_every_step_of_a_recovery_changes_nothing() {
-    let (chunks, run) = (fixed_chunks(), Run { threads: 1, checkpoint_every: 2, ..Run::default() });
-    let expected = run_through(&chunks, &run, &[]);
-    let steps = steps_of(&chunks, &run);
+    let chunks = fixed_chunks();
+    for (checkpoint_every, behind_until) in [(2, 0), (4, 6)] {
+        let run = Run { threads: 1, checkpoint_every, behind_until, ..Run::default() };
+        crash_at_steps_of_recoveries(&chunks, &run);
+    }
+}
+
+fn crash_at_steps_of_recoveries(chunks: &Arc<Vec<Chunk>>, run: &Run) {
+    let expected = run_through(chunks, run, &[]);
+    let steps = steps_of(chunks, run);
     for first in [steps / 3, steps / 2, steps - 2] {
         for second in 1..40 {
             let plans =
                 [FaultPlan::crash_at(first), FaultPlan::crash_at(second), FaultPlan::crash_at(second + 1)];
-            let crashed = run_through(&chunks, &run, &plans);
+            let crashed = run_through(chunks, run, &plans);
             assert_eq!(crashed, expected, "after crashes at steps {first}, {second} and {}", second + 1);
         }
     }
@@ -149,21 +179,27 @@ fn a_crash_at_every_step_of_a_recovery_changes_nothing() {
 /// A disk that is full for a while, at steps all over the run, only makes the job wait: one life runs all batches.
 #[test]
 fn a_full_disk_is_waited_out() {
-    let (chunks, run) = (fixed_chunks(), Run { threads: 1, checkpoint_every: 2, ..Run::default() });
-    let expected = run_through(&chunks, &run, &[]);
-    let steps = steps_of(&chunks, &run);
+    let chunks = fixed_chunks();
+    for (checkpoint_every, behind_until) in [(2, 0), (4, 6)] {
+        let run = Run { threads: 1, checkpoint_every, behind_until, ..Run::default() };
+        fill_the_disk(&chunks, &run);
+    }
+}
+
+fn fill_the_disk(chunks: &Arc<Vec<Chunk>>, run: &Run) {
+    let expected = run_through(chunks, run, &[]);
+    let steps = steps_of(chunks, run);
     // The first steps belong to the start, which reports a full disk instead, the last to the stop, which does not
     // wait.
     for first in (40..steps - 4).step_by(7) {
         let (dir, clock, sink) =
             (tempfile::tempdir().unwrap(), millpond::ManualClock::at(0), support::Sink::default());
         let plan = FaultPlan::full_during(first..first + 3);
-        let life = Life::with_faults(&run, &plan);
-        let describe =
-            |context: &StreamingContext, run: &Run| support::describe(context, &chunks, run, &sink);
+        let life = Life::with_faults(run, &plan);
+        let describe = |context: &StreamingContext, run: &Run| support::describe(context, chunks, run, &sink);
         let job = start_life(&dir.path().join("store"), &clock, &life, &describe).unwrap();
         for batch in 1..=chunks.len() as u64 {
-            clock.advance(INTERVAL_MS);
+            clock.advance((batch * INTERVAL_MS).saturating_sub(clock.now_ms()));
             assert!(wait_for_batch(&job, batch), "batch {batch}, full from step {first} of {steps}");
         }
         assert_eq!((sink.rows(), support::states(&job)), expected, "full from step {first} of {steps}");

@@ -56,7 +56,7 @@ use crate::store::late_damage::LateDamage;
 use crate::store::retry::FullDisk;
 use crate::time::{Clock, WakeUp};
 use changes::Watched;
-use plan::Take;
+use plan::{PlannedBatch, Take};
 
 use rate::Rates;
 use report::ReceiverReports;
@@ -223,6 +223,8 @@ pub(crate) struct Driver {
     next_batch: BatchId,
     last_time: BatchTime,
     next_block: u64,
+    /// The next batch, planned when the last one was recorded; or why that failed.
+    ahead: Option<Result<PlannedBatch>>,
     next_checkpoint: CheckpointId,
     next_segment: SegmentId,
     batches_since_checkpoint: u64,
@@ -285,14 +287,17 @@ impl Driver {
             match self.shared.stop_requested() {
                 Some(StopMode::Now) => return Ok(()),
                 Some(StopMode::Graceful) => return self.drain(),
-                None => self.checkpoint_if_due()?,
+                None => {}
             }
-            match next(self.last_time, self.settings.batch_interval_ms(), self.now_ms()) {
+            if let Some(planned) = self.ahead.take() {
+                self.run_planned(planned?)?;
+                continue;
+            }
+            self.checkpoint_if_due()?;
+            match self.due() {
                 Tick::Due(time) => {
-                    match self.missed_boundary(time) {
-                        Some(boundary) => self.run_next(boundary, Take::Nothing)?,
-                        None => self.run_next(time, Take::All)?,
-                    }
+                    let (time, take) = self.within_boundaries(time);
+                    self.run_next(time, take)?;
                     self.begin_sweep()?;
                 }
                 Tick::Wait(until) => {
@@ -307,6 +312,20 @@ impl Driver {
     /// Begins to check what the start left unchecked of the state, once: a first batch that is due at once goes before it.
     fn begin_sweep(&mut self) -> Result<()> {
         self.sweep.begin(&self.store.disk, &self.shared.wake)
+    }
+
+    /// When the next batch is due.
+    fn due(&self) -> Tick {
+        next(self.last_time, self.settings.batch_interval_ms(), self.now_ms())
+    }
+
+    /// The time of the next batch when `time` is due, and what it takes in: a time that passed before and that an operator
+    /// must not miss comes first.
+    fn within_boundaries(&self, time: BatchTime) -> (BatchTime, Take) {
+        match self.missed_boundary(time) {
+            Some(boundary) => (boundary, Take::Nothing),
+            None => (time, Take::All),
+        }
     }
 
     /// The first time that passed before `time` and that an operator must not miss.
@@ -335,6 +354,9 @@ impl Driver {
     fn drain(&mut self) -> Result<()> {
         self.stop_receivers();
         let received = self.log.handed_over();
+        if let Some(planned) = self.ahead.take() {
+            self.run_planned(planned?)?;
+        }
         loop {
             let seen = self.shared.wake.seen();
             self.check_writers()?;

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::batch::BatchInput;
+use crate::batch::tick::Tick;
 use crate::dstream::InputKind;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::records::{BlockRef, InputPlan, PlanRecord, RangeRef};
+use crate::format::records::{BlockRef, InputPlan, PlanRecord, RangeRef, Record, Unnumbered};
 use crate::id::{BatchId, BatchTime, StreamId};
 use crate::receive_log::ReceivedBlock;
 use crate::source::SourceRange;
@@ -52,6 +53,31 @@ pub(super) struct PlannedBatch {
 impl Driver {
     /// Plans the next batch and commits the plan.
     pub(super) fn plan_next(&mut self, time: BatchTime, take: Take) -> Result<PlannedBatch> {
+        let (plan, planned) = self.draw_up(time, take)?;
+        self.commit("commit a plan", &mut vec![plan.unnumbered()?])?;
+        self.adopt(&planned)?;
+        Ok(planned)
+    }
+
+    /// The plan of the batch after this one, if that is due at once: it is committed with the completion of this one, with
+    /// one sync for both. Not when anything has to happen, or may, between the two.
+    pub(super) fn draw_up_ahead(&mut self) -> Result<Option<(PlanRecord, PlannedBatch)>> {
+        let is_last = self.shared.stop_requested().is_some();
+        if is_last || self.is_checkpoint_due(self.batches_since_checkpoint + 1) || self.variables.log_blocks()
+        {
+            return Ok(None);
+        }
+        match self.due() {
+            Tick::Due(time) => {
+                let (time, take) = self.within_boundaries(time);
+                self.draw_up(time, take).map(Some)
+            }
+            Tick::Wait(_) => Ok(None),
+        }
+    }
+
+    /// Plans the next batch, without committing anything.
+    fn draw_up(&mut self, time: BatchTime, take: Take) -> Result<(PlanRecord, PlannedBatch)> {
         let ranges = if take == Take::All {
             self.variables.before_plan(time)?;
             self.poll_sources()?
@@ -77,13 +103,20 @@ impl Driver {
             self.note_busy(true);
             self.log.activity().note();
         }
+        Ok((plan, planned))
+    }
+
+    /// Goes on from a plan that is committed.
+    pub(super) fn adopt(&mut self, planned: &PlannedBatch) -> Result<()> {
+        self.next_batch = planned.batch.next();
+        self.last_time = planned.time;
+        self.advance_positions(&planned.inputs)
+    }
+
+    /// Commits records, which may take until there is space.
+    pub(super) fn commit(&self, what: &str, records: &mut Vec<Unnumbered>) -> Result<()> {
         let mut catalog = lock(&self.catalog);
-        self.full_disk.wait_out("commit a plan", || catalog.append(&plan))?;
-        drop(catalog);
-        self.next_batch = batch.next();
-        self.last_time = time;
-        self.advance_positions(&planned.inputs)?;
-        Ok(planned)
+        self.full_disk.wait_out(what, || catalog.append_all(records))
     }
 
     /// What each replayable source has for the next batch, within what a plan may hold.

@@ -65,13 +65,10 @@ impl Driver {
     }
 
     /// Tells that a batch is done or has failed.
-    pub(super) fn report_end(&mut self, reporting: Reporting, inputs: &Inputs, outcome: &Result<()>) {
+    pub(super) fn report_end(&self, reporting: Reporting, inputs: &Inputs, outcome: &Result<()>) {
         let processing_time = reporting.elapsed();
-        let Reporting { started, bytes, begun_ms, .. } = reporting;
+        let Reporting { started, bytes, .. } = reporting;
         let BatchStarted { batch, time, scheduling_delay, replayed } = started;
-        if outcome.is_ok() && !replayed {
-            self.update_rates(begun_ms, scheduling_delay, inputs);
-        }
         let completed = BatchCompleted {
             batch,
             time,
@@ -87,9 +84,13 @@ impl Driver {
         self.listeners.tell(|listener| listener.batch_completed(&completed));
     }
 
-    /// By the job's clock: rates are decided upon, and a clock that is moved by hand has to decide the same
-    /// every time.
-    fn update_rates(&mut self, begun_ms: u64, scheduling_delay: Duration, inputs: &Inputs) {
+    /// Measures a batch that was computed, for the limits of those after it. By the job's clock: rates are decided upon,
+    /// and a clock that is moved by hand has to decide the same every time.
+    pub(super) fn note_rates(&mut self, reporting: &Reporting, inputs: &Inputs) {
+        let Reporting { begun_ms, started: BatchStarted { scheduling_delay, replayed, .. }, .. } = *reporting;
+        if replayed {
+            return;
+        }
         let now_ms = self.now_ms();
         let delay_ms = scheduling_delay.as_millis() as u64;
         // A batch within the clock's resolution was fast, which is a measure too.

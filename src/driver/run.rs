@@ -9,7 +9,7 @@ use crate::checkpoint::writer::CheckpointRequest;
 use crate::dstream::Output;
 use crate::error::{Error, ErrorKind, Result};
 use crate::exec::panic_text;
-use crate::format::records::{CheckpointRecord, DoneRecord, OperatorChanges, TallyDelta};
+use crate::format::records::{CheckpointRecord, DoneRecord, OperatorChanges, Record, TallyDelta};
 use crate::id::{BatchId, BatchTime};
 use crate::state::{ChangeSums, SEGMENTS_MAX, oldest_to_keep};
 use crate::time::Stopwatch;
@@ -32,6 +32,11 @@ impl Driver {
     /// Plans and runs the batch of `time`, then takes a checkpoint if one is due.
     pub(super) fn run_next(&mut self, time: BatchTime, take: Take) -> Result<()> {
         let planned = self.plan_next(time, take)?;
+        self.run_planned(planned)
+    }
+
+    /// Runs a new batch whose plan is durable, then takes a checkpoint if one is due.
+    pub(super) fn run_planned(&mut self, planned: PlannedBatch) -> Result<()> {
         let (bytes, buffered) = (planned.bytes, planned.buffered);
         let watch = Stopwatch::start();
         let records = self.run_batch(planned, Emit::Yes)?;
@@ -45,16 +50,20 @@ impl Driver {
             progress.active = self.log.activity().since_first().unwrap_or_default();
         }
         drop(progress);
-        self.checkpoint_if_due()?;
+        if self.ahead.is_none() {
+            self.checkpoint_if_due()?;
+        }
         self.limit_state(true)?;
-        self.note_busy(self.sources_wait);
+        let waits = matches!(&self.ahead, Some(Ok(ahead)) if ahead.bytes > 0);
+        self.note_busy(waits || self.sources_wait);
         Ok(())
     }
 
     /// Runs a batch whose plan is durable. Returns the records read.
     pub(super) fn run_batch(&mut self, planned: PlannedBatch, emit: Emit) -> Result<u64> {
         let reporting = self.report_begin(&planned);
-        let PlannedBatch { batch: id, time, interval_ms, inputs, bytes, .. } = planned;
+        let PlannedBatch { batch: id, time, interval_ms, inputs, bytes, due_ms, .. } = planned;
+        let is_new = due_ms.is_some();
         let paths = Arc::new(self.store.paths.clone());
         let batch = Batch::new(id, (time, interval_ms), self.executor.clone(), paths, inputs.clone());
         let outcome = self.compute(&batch, &emit);
@@ -62,6 +71,7 @@ impl Driver {
         drop(batch);
         let outcome = self.compare(id, outcome, &emit);
         let outcome = self.finish_nodes(outcome).and_then(|changes| {
+            self.note_rates(&reporting, &inputs);
             let done = DoneRecord {
                 batch: id.0,
                 records,
@@ -70,7 +80,7 @@ impl Driver {
                 outputs: self.outputs.iter().map(|output| output.name.clone()).collect(),
                 changes: self.watched.records(&changes),
             };
-            self.finish_batch(&done, emit)
+            self.finish_batch(&done, emit, is_new)
         });
         let outcome = outcome.map_err(|error| error.within(id));
         self.report_end(reporting, &inputs, &outcome);
@@ -98,18 +108,14 @@ impl Driver {
 
     /// Records that the batch is done, and what it added to accumulators, unless that is recorded already.
     /// Only then it is added.
-    fn finish_batch(&self, done: &DoneRecord, emit: Emit) -> Result<()> {
+    fn finish_batch(&mut self, done: &DoneRecord, emit: Emit, is_new: bool) -> Result<()> {
         // An output may have passed over an error that it met.
         self.damage.check()?;
         let deltas = match emit {
             Emit::DoneBefore(deltas, _) => deltas,
             Emit::Yes => {
                 let deltas = self.variables.take_deltas(&self.executor)?;
-                let mut catalog = lock(&self.catalog);
-                for record in tallies::records_of(done.batch, &deltas) {
-                    self.full_disk.wait_out("record what a batch added", || catalog.append(&record))?;
-                }
-                self.full_disk.wait_out("record that a batch is done", || catalog.append(done))?;
+                self.record_done(done, &deltas, is_new)?;
                 deltas
             }
         };
@@ -119,6 +125,25 @@ impl Driver {
             let message = format!("the job has no `{name}` any more: bring it back, or allow dropping state");
             return Err(Error::new(ErrorKind::Incompatible, message));
         }
+        Ok(())
+    }
+
+    /// Records that the batch is done, and with it the plan of the next one if that is due already.
+    fn record_done(&mut self, done: &DoneRecord, deltas: &[TallyDelta], is_new: bool) -> Result<()> {
+        let added = tallies::records_of(done.batch, deltas);
+        let mut records = added.iter().map(Record::unnumbered).collect::<Result<Vec<_>>>()?;
+        records.push(done.unnumbered()?);
+        // What fails of the next batch is no failure of this one.
+        let ahead = if is_new { self.draw_up_ahead().transpose() } else { None };
+        if let Some(Ok((plan, _))) = &ahead {
+            records.push(plan.unnumbered()?);
+        }
+        self.commit("record that a batch is done", &mut records)?;
+        self.ahead = ahead.map(|ahead| {
+            let (_, planned) = ahead?;
+            self.adopt(&planned)?;
+            Ok(planned)
+        });
         Ok(())
     }
 
@@ -207,7 +232,7 @@ impl Driver {
     /// replayed.
     pub(super) fn checkpoint_if_due(&mut self) -> Result<()> {
         let (since, every) = (self.batches_since_checkpoint, self.settings.checkpoint_every_batches);
-        if !self.owes_checkpoint && since < every {
+        if !self.is_checkpoint_due(since) {
             return Ok(());
         }
         let in_order = self.store.disk.is_in_order();
@@ -217,6 +242,11 @@ impl Driver {
             return if in_order { self.checkpoint_and_wait() } else { self.checkpoint() };
         }
         Ok(())
+    }
+
+    /// Whether a checkpoint is due once there were so many batches since the last one.
+    pub(super) fn is_checkpoint_due(&self, batches: u64) -> bool {
+        self.owes_checkpoint || batches >= self.settings.checkpoint_every_batches
     }
 
     /// A checkpoint that is due waits for the one before; batches do not wait for a large one.

@@ -205,6 +205,7 @@ impl Driver {
             next_segment: found.newest_segment(&store.paths)?.next(),
             batches_since_checkpoint: 0,
             owes_checkpoint: false,
+            ahead: None,
             sweep: Sweep::of(&found.unchecked),
             damage: found.damage.clone(),
             sources_wait: false,

@@ -7,7 +7,7 @@ use rkyv::util::AlignedVec;
 use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::frame::{FrameHeader, FrameKind, decode_frame, encode_frame};
+use crate::format::frame::{FrameHeader, FrameKind, HEADER_BYTES, decode_frame, encode_frame};
 
 /// The first record of every epoch.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -307,6 +307,10 @@ pub(crate) trait Record: Sized {
         encode_frame(Self::KIND, id, &self.to_archive()?)
     }
 
+    fn unnumbered(&self) -> Result<Unnumbered> {
+        Ok(Unnumbered { kind: Self::KIND, archive: self.to_archive()? })
+    }
+
     /// The id and record of the frame that fills `bytes` exactly.
     fn from_frame(bytes: &[u8]) -> Result<(u64, Self)> {
         let (header, payload) = decode_frame(bytes)?;
@@ -316,6 +320,24 @@ pub(crate) trait Record: Sized {
     fn from_payload(header: &FrameHeader, payload: &[u8]) -> Result<Self> {
         header.expect(Self::KIND)?;
         Self::from_archive(payload)
+    }
+}
+
+/// A record whose frame has no id yet.
+#[derive(Debug)]
+pub(crate) struct Unnumbered {
+    kind: FrameKind,
+    archive: Vec<u8>,
+}
+
+impl Unnumbered {
+    /// The length of its frame.
+    pub(crate) fn frame_bytes(&self) -> usize {
+        HEADER_BYTES + self.archive.len()
+    }
+
+    pub(crate) fn to_frame(&self, id: u64) -> Result<Vec<u8>> {
+        encode_frame(self.kind, id, &self.archive)
     }
 }
 

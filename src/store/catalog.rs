@@ -10,6 +10,7 @@
 //! overwritten after each commit, says how far the epoch reaches.
 
 mod ahead;
+mod contents;
 mod direct;
 
 use std::fs::File;
@@ -18,14 +19,16 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::features::Features;
-use crate::format::frame::{FrameKind, decode_frame, encode_frame};
-use crate::format::records::{CatalogRecord, EpochRecord, JobRecord, Record};
+use crate::format::frame::{FrameKind, encode_frame};
+use crate::format::records::{EpochRecord, JobRecord, Record, Unnumbered};
 use crate::id::EpochId;
 use crate::store::disk::{open_options, read_small};
-use crate::store::fault::before_read;
-use crate::store::private::{make_below_private, private_tempdir};
+use crate::store::private::make_below_private;
 use crate::store::{Disk, StorePaths, numbered_entries};
 use ahead::Ahead;
+#[cfg(feature = "tool")]
+pub(crate) use contents::salvage_epoch;
+pub(crate) use contents::{EpochContents, note_missing_witnesses, read_epoch};
 
 /// sled's segment: an epoch's database never grows beyond its first.
 const SEGMENT_BYTES: usize = 1 << 20;
@@ -109,26 +112,33 @@ impl Catalog {
     /// Commits a record: when this returns it is durable. Returns its sequence number.
     ///
     /// # Errors
-    /// [`ErrorKind::DiskFull`] leaves the catalog usable: the next call begins a new epoch. After any
-    /// other error what was committed last is uncertain and only a restart tells.
+    /// As [`append_all`](Self::append_all).
     pub(crate) fn append(&mut self, record: &impl Record) -> Result<u64> {
-        let mut frame = record.to_frame(self.next_seq)?;
-        if frame.len() > RECORD_BYTES_MAX {
-            let message = format!(
-                "a record of {} bytes is over the limit of {RECORD_BYTES_MAX}; use fewer operators or shorter names",
-                frame.len()
-            );
-            return Err(Error::new(ErrorKind::InvalidGraph, message));
+        self.append_all(&mut vec![record.unnumbered()?])?;
+        Ok(self.next_seq - 1)
+    }
+
+    /// Commits records in their order, as many at a time as fit, and takes them out of `records` as they are: when this
+    /// returns all are durable, and a crash keeps the first so many of them.
+    ///
+    /// # Errors
+    /// [`ErrorKind::DiskFull`] leaves the catalog usable: the next call, with what is left in `records`, begins a new
+    /// epoch. After any other error what was committed last is uncertain and only a restart tells.
+    pub(crate) fn append_all(&mut self, records: &mut Vec<Unnumbered>) -> Result<()> {
+        while !records.is_empty() {
+            let (count, bytes) = fitting(records)?;
+            if self.failed || !self.epoch.has_room_for(bytes) {
+                self.rotate()?;
+            }
+            let numbered = (self.next_seq..).zip(&records[..count]);
+            let frames = numbered.map(|(seq, record)| record.to_frame(seq)).collect::<Result<Vec<_>>>()?;
+            self.commit(&frames)?;
+            records.drain(..count);
         }
-        if self.failed || !self.epoch.has_room_for(frame.len()) {
-            self.rotate()?;
-            frame = record.to_frame(self.next_seq)?;
-        }
-        let seq = self.commit(&frame)?;
         if self.epoch.is_half_full() {
             self.prepare_next();
         }
-        Ok(seq)
+        Ok(())
     }
 
     /// Begins to make the next epoch, which will be needed soon, and does not wait for it.
@@ -170,25 +180,44 @@ impl Catalog {
     fn commit_first_records(&mut self, continues_after: u64) -> Result<()> {
         let Features { compatible, incompatible } = self.features;
         let record = EpochRecord { store: self.store, continues_after, compatible, incompatible };
-        self.commit(&record.to_frame(self.next_seq)?)?;
+        self.commit(&[record.to_frame(self.next_seq)?])?;
         if let Some(job) = &self.job {
             let frame = job.to_frame(self.next_seq)?;
-            self.commit(&frame)?;
+            self.commit(&[frame])?;
         }
         Ok(())
     }
 
-    fn commit(&mut self, frame: &[u8]) -> Result<u64> {
-        let seq = self.next_seq;
-        let done = self.epoch.write(&self.disk, seq, frame).and_then(|()| self.epoch.attest(&self.disk, seq));
-        if let Err(error) = done {
+    /// Commits frames with the next numbers.
+    fn commit(&mut self, frames: &[Vec<u8>]) -> Result<()> {
+        let (first, next) = (self.next_seq, self.next_seq + frames.len() as u64);
+        let written = self.epoch.write(&self.disk, first, frames);
+        if let Err(error) = written.and_then(|()| self.epoch.attest(&self.disk, next - 1)) {
             self.failed = true;
             return Err(error);
         }
         self.failed = self.epoch.is_full();
-        self.next_seq += 1;
-        Ok(seq)
+        self.next_seq = next;
+        Ok(())
     }
+}
+
+/// How many of the first records are committed together, and their bytes: they take no more than one record may.
+fn fitting(records: &[Unnumbered]) -> Result<(usize, usize)> {
+    let (mut count, mut bytes) = (0, 0);
+    for length in records.iter().map(Unnumbered::frame_bytes) {
+        if length > RECORD_BYTES_MAX {
+            let message = format!(
+                "a record of {length} bytes is over the limit of {RECORD_BYTES_MAX}; use fewer operators or shorter names"
+            );
+            return Err(Error::new(ErrorKind::InvalidGraph, message));
+        }
+        if bytes + length > RECORD_BYTES_MAX {
+            break;
+        }
+        (count, bytes) = (count + 1, bytes + length);
+    }
+    Ok((count, bytes))
 }
 
 impl Drop for Catalog {
@@ -242,13 +271,16 @@ impl OpenEpoch {
         file.max(self.used).saturating_add(length * GROWTH + RESERVE_BYTES) <= SEGMENT_BYTES as u64
     }
 
-    fn write(&mut self, disk: &Disk, seq: u64, frame: &[u8]) -> Result<()> {
+    /// Makes frames durable, whose numbers are `first` and those after it.
+    fn write(&mut self, disk: &Disk, first: u64, frames: &[Vec<u8>]) -> Result<()> {
         let context = |cause| sled_error(&self.db_path, cause);
-        disk.step("insert record", &self.db_path)?;
-        for (part, bytes) in frame.chunks(PART_BYTES).enumerate() {
-            self.db.insert(record_key(seq, part), bytes).map_err(context)?;
+        for (seq, frame) in (first..).zip(frames) {
+            disk.step("insert record", &self.db_path)?;
+            for (part, bytes) in frame.chunks(PART_BYTES).enumerate() {
+                self.db.insert(record_key(seq, part), bytes).map_err(context)?;
+            }
+            self.used += frame.len() as u64;
         }
-        self.used += frame.len() as u64;
         disk.step("flush database", &self.db_path)?;
         self.db.flush().map_err(context)?;
         disk.sync(&self.db_file, &self.db_path)
@@ -321,36 +353,6 @@ fn isolated<T: Send + 'static>(shown: &str, work: impl FnOnce() -> Result<T> + S
     }
 }
 
-/// What an epoch was found to hold.
-#[derive(Clone, Debug)]
-pub(crate) struct EpochContents {
-    pub(crate) epoch: EpochId,
-    /// The newest record that the witness vouches for; `None` when there is no sound witness.
-    pub(crate) witness: Option<u64>,
-    /// The sound records, in sequence.
-    pub(crate) records: Vec<(u64, CatalogRecord)>,
-    /// What is wrong with it, one line each.
-    pub(crate) damage: Vec<String>,
-    /// What to say of its witness if that is not there and missed.
-    pub(crate) without_witness: Option<String>,
-    /// Its creation was interrupted before anything but its first record was committed to it.
-    pub(crate) unfinished: bool,
-}
-
-impl EpochContents {
-    /// Whether nothing but starts was recorded in it.
-    pub(crate) fn holds_only_starts(&self) -> bool {
-        let is_start = |record: &CatalogRecord| {
-            matches!(record, CatalogRecord::Epoch(_) | CatalogRecord::Job(_) | CatalogRecord::Run(_))
-        };
-        self.records.iter().all(|(_, record)| is_start(record))
-    }
-
-    pub(crate) fn last_seq(&self) -> Option<u64> {
-        self.records.last().map(|(seq, _)| *seq)
-    }
-}
-
 /// The epochs of a store, oldest first.
 pub(crate) fn list_epochs(paths: &StorePaths) -> Result<Vec<EpochId>> {
     Ok(numbered_entries(&paths.epochs(), "")?.into_iter().map(EpochId).collect())
@@ -379,206 +381,6 @@ pub(crate) fn sync_epoch(disk: &Disk, paths: &StorePaths, epoch: EpochId) -> Res
 #[cfg(feature = "tool")]
 pub(crate) fn witness_bytes(paths: &StorePaths, epoch: EpochId) -> Option<Vec<u8>> {
     read_small(&epoch_dir(paths, epoch).join("witness"), 64).ok()?
-}
-
-/// Reads an epoch without changing it. Damage is described in the result; a newer format is an error.
-///
-/// # Errors
-/// [`ErrorKind::Incompatible`] for records of another format version or store, [`ErrorKind::Io`] when
-/// reading is refused.
-pub(crate) fn read_epoch(paths: &StorePaths, store: [u8; 16], epoch: EpochId) -> Result<EpochContents> {
-    let dir = epoch_dir(paths, epoch);
-    let (records, damage) = (Vec::new(), Vec::new());
-    let mut contents =
-        EpochContents { epoch, witness: None, records, damage, without_witness: None, unfinished: false };
-    let witness = read_witness(&dir.join("witness"));
-    let has_witness = !matches!(witness, Ok(None));
-    match witness {
-        Ok(witness) => contents.witness = witness,
-        Err(error) if error.kind() == ErrorKind::Corrupt => contents.damage.push(error.chain()),
-        Err(error) => return Err(error),
-    }
-    match read_frames(&dir) {
-        Ok(frames) => fold_frames(&mut contents, store, frames)?,
-        Err(error) if error.kind() == ErrorKind::Corrupt => contents.damage.push(error.chain()),
-        Err(error) => return Err(error),
-    }
-    if !has_witness && contents.records.len() <= 1 {
-        // The witness is made last; without it nothing more was committed.
-        contents.damage.clear();
-        contents.unfinished = true;
-        return Ok(contents);
-    }
-    let last = contents.last_seq();
-    if let Some(witness) = contents.witness
-        && last.is_none_or(|last| last < witness)
-    {
-        let reaches =
-            last.map_or("nothing of it is readable".to_owned(), |last| format!("it ends at {last}"));
-        let damage = format!("{}: records up to {witness} were committed, {reaches}", dir.display());
-        contents.damage.push(damage);
-    }
-    if !has_witness {
-        contents.without_witness = Some(format!("{}: the witness is missing", dir.display()));
-    }
-    Ok(contents)
-}
-
-/// The sound records in the bytes of a damaged database, and the store of its Epoch record if that is among them.
-/// What is longer than a part is stored in pieces, and is not found.
-#[cfg(feature = "tool")]
-pub(crate) fn salvage_epoch(
-    paths: &StorePaths,
-    epoch: EpochId,
-) -> Result<std::collections::BTreeMap<u64, CatalogRecord>> {
-    let path = epoch_dir(paths, epoch).join("db");
-    let bytes = read_small(&path, 64 << 20)?.unwrap_or_default();
-    let starts = memchr::memmem::find_iter(&bytes, &crate::format::frame::MAGIC);
-    let frame_at = |at: usize| {
-        let header = crate::format::frame::FrameHeader::parse(&bytes[at..]).ok()?;
-        let frame = bytes.get(at..at.checked_add(usize::try_from(header.frame_bytes()).ok()?)?)?;
-        CatalogRecord::from_frame(frame).ok()
-    };
-    Ok(starts.filter_map(frame_at).collect())
-}
-
-/// Notes as damage where a witness is missing, in epochs that were finished, oldest first. One that the next epoch
-/// stands in for, by what it continues after, is not missed, nor is that of the newest if it holds only starts:
-/// removing an epoch begins with its witness.
-pub(crate) fn note_missing_witnesses(epochs: &mut [EpochContents]) {
-    for at in 0..epochs.len() {
-        let next = epochs.get(at + 1).and_then(|next| match next.records.first() {
-            Some((_, CatalogRecord::Epoch(first))) => Some(first.continues_after),
-            _ => None,
-        });
-        let epoch = &mut epochs[at];
-        let missed = match next {
-            Some(reaches) => epoch.last_seq().is_none_or(|last| last < reaches),
-            None => !epoch.holds_only_starts(),
-        };
-        epoch.damage.extend(epoch.without_witness.take().filter(|_| missed));
-    }
-}
-
-fn read_witness(path: &Path) -> Result<Option<u64>> {
-    let Some(bytes) = read_small(path, 64)? else {
-        return Ok(None);
-    };
-    let (header, _) = decode_frame(&bytes).map_err(|error| error.within(path.display()))?;
-    header.expect(FrameKind::Witness)?;
-    Ok(Some(header.id))
-}
-
-/// Parts of records, by the sequence number of the record and the number of the part.
-type Parts = Vec<([u8; 10], Vec<u8>)>;
-
-/// The raw parts of a database: of its file, or where that leaves a doubt, of a copy that sled opens.
-fn read_frames(dir: &Path) -> Result<Parts> {
-    let is_there = dir.join("db").exists() && dir.join("conf").exists();
-    if is_there
-        && let Some(db) = read_database_file(&dir.join("db"))?
-        && let Some(parts) = direct::read(&db)
-    {
-        return Ok(parts);
-    }
-    read_copy(dir)
-}
-
-/// `None` where it is larger than any that was written by these rules.
-fn read_database_file(path: &Path) -> Result<Option<Vec<u8>>> {
-    match read_small(path, 2 * SEGMENT_BYTES as u64) {
-        Err(error) if error.kind() == ErrorKind::Corrupt => Ok(None),
-        read => read,
-    }
-}
-
-fn read_copy(dir: &Path) -> Result<Parts> {
-    let scratch = private_tempdir("millpond-")?;
-    if !copy_database(dir, scratch.path())? {
-        return Ok(Vec::new());
-    }
-    let copy = scratch.path().to_owned();
-    isolated(&dir.display().to_string(), move || {
-        let damaged = |cause: sled::Error| Error::corrupt("the database is damaged").caused_by(cause);
-        let config = sled::Config::new().path(&copy).segment_size(SEGMENT_BYTES).cache_capacity(8 << 20);
-        let db = config.flush_every_ms(None).open().map_err(damaged)?;
-        let mut parts = Vec::new();
-        for entry in db.iter() {
-            let (key, value) = entry.map_err(damaged)?;
-            if let Ok(key) = <[u8; 10]>::try_from(&key[..]) {
-                parts.push((key, value.to_vec()));
-            }
-        }
-        Ok(parts)
-    })
-}
-
-/// Copies what sled needs; `false` when the directory holds no database. A snapshot that was being
-/// written is left out: opening fails on it, and the log alone is complete.
-fn copy_database(from: &Path, to: &Path) -> Result<bool> {
-    if !from.join("db").exists() || !from.join("conf").exists() {
-        return Ok(false);
-    }
-    let entries =
-        std::fs::read_dir(from).map_err(|cause| Error::io(format!("list {}", from.display()), cause))?;
-    for entry in entries {
-        let entry = entry.map_err(|cause| Error::io(format!("list {}", from.display()), cause))?;
-        let name = entry.file_name();
-        let shown = name.to_string_lossy();
-        let wanted = shown == "db"
-            || shown == "conf"
-            || (shown.starts_with("snap.") && !shown.ends_with(".generating"));
-        let copied = || {
-            before_read("open", &entry.path())?;
-            std::fs::copy(entry.path(), to.join(&name))
-        };
-        if wanted && let Err(cause) = copied() {
-            return Err(Error::io(format!("read {}", entry.path().display()), cause));
-        }
-    }
-    Ok(true)
-}
-
-/// Joins parts to frames and keeps the longest sound sequence from the first record on.
-fn fold_frames(contents: &mut EpochContents, store: [u8; 16], parts: Parts) -> Result<()> {
-    let mut frames: Vec<(u64, Vec<u8>)> = Vec::new();
-    for (key, part) in parts {
-        let seq = u64::from_be_bytes([key[0], key[1], key[2], key[3], key[4], key[5], key[6], key[7]]);
-        match frames.last_mut() {
-            Some((last, frame)) if *last == seq => frame.extend_from_slice(&part),
-            _ => frames.push((seq, part)),
-        }
-    }
-    for (seq, frame) in frames {
-        let expected = contents.last_seq().map(|last| last + 1);
-        let record = match CatalogRecord::from_frame(&frame) {
-            Ok((id, record)) if id == seq && expected.is_none_or(|expected| expected == seq) => record,
-            Ok(_) => {
-                contents.damage.push(format!("{}: record {seq} is out of sequence", contents.epoch));
-                break;
-            }
-            Err(error) if error.kind() == ErrorKind::Incompatible => return Err(error.within(contents.epoch)),
-            // A record that was being written when the process died fails its CRC and was never
-            // committed; the witness tells when one that was is missing.
-            Err(_) => break,
-        };
-        match (&record, contents.records.is_empty()) {
-            (CatalogRecord::Epoch(first), true) if first.store == store => {
-                Features::check(first).map_err(|error| error.within(contents.epoch))?;
-            }
-            (CatalogRecord::Epoch(_), true) => {
-                let message = format!("{} belongs to another store", contents.epoch);
-                return Err(Error::new(ErrorKind::Incompatible, message));
-            }
-            (_, true) => {
-                contents.damage.push(format!("{}: its first record is missing", contents.epoch));
-                break;
-            }
-            (_, false) => {}
-        }
-        contents.records.push((seq, record));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use millpond::testkit::FaultPlan;
 use millpond::{
-    Emitter, Error, ErrorKind, ManualClock, Offer, Positions, RangeReader, Record, ReplayableSource, Result,
-    RunningContext, SourceRange, StopMode, StreamingContext,
+    BatchStarted, Clock, Emitter, Error, ErrorKind, ManualClock, Offer, Positions, RangeReader, Record,
+    ReplayableSource, Result, RunningContext, SourceRange, StopMode, StreamingContext, StreamingListener,
 };
 
 /// The interval of every test job; its batch `n`, counted from 1, has the time `n` intervals.
@@ -91,11 +91,36 @@ pub struct Run {
     pub flaky: bool,
     /// The limit of the state's memory.
     pub state_memory: Option<u64>,
+    /// Batches up to this one are due when the one before begins: the job is behind.
+    pub behind_until: u64,
 }
 
 impl Default for Run {
     fn default() -> Self {
-        Run { threads: 2, partitions: 3, ranges: 2, checkpoint_every: 3, flaky: false, state_memory: None }
+        Run {
+            threads: 2,
+            partitions: 3,
+            ranges: 2,
+            checkpoint_every: 3,
+            flaky: false,
+            state_memory: None,
+            behind_until: 0,
+        }
+    }
+}
+
+/// Moves the clock on to the next batch when one begins.
+struct Hurry {
+    clock: Arc<ManualClock>,
+    until: u64,
+}
+
+impl StreamingListener for Hurry {
+    fn batch_started(&self, batch: &BatchStarted) {
+        let next = batch.batch.0 + 1;
+        if next <= self.until {
+            self.clock.advance((next * INTERVAL_MS).saturating_sub(self.clock.now_ms()));
+        }
     }
 }
 
@@ -129,6 +154,7 @@ pub fn start_life(
         .threads(life.run.threads)
         .partitions(life.run.partitions)
         .stop_on_signals(false)
+        .listener(Arc::new(Hurry { clock: clock.clone(), until: life.run.behind_until }))
         .faults(life.faults.clone());
     if let Some(bytes) = life.run.state_memory {
         builder = builder.state_memory_bytes_max(bytes);
@@ -165,7 +191,9 @@ pub fn live_through(
 ) -> Result<RunningContext, String> {
     let clock = ManualClock::at(0);
     let last = Life::with_faults(last, &FaultPlan::never());
-    for (number, life) in lives.iter().chain([&last]).enumerate() {
+    let mut lives: Vec<Life> = lives.iter().chain([&last]).cloned().collect();
+    lives.iter_mut().for_each(|life| life.run.behind_until = life.run.behind_until.min(batches));
+    for (number, life) in lives.iter().enumerate() {
         let job = match start_life(store, &clock, life, describe) {
             Ok(job) => job,
             Err(_) if life.faults.has_crashed() => continue,
@@ -179,7 +207,7 @@ pub fn live_through(
         while alive && last_batch(&job) < until.min(batches) {
             let batch = last_batch(&job) + 1;
             let due = batch * INTERVAL_MS;
-            clock.advance(due.saturating_sub(millpond::Clock::now_ms(&*clock)));
+            clock.advance(due.saturating_sub(clock.now_ms()));
             alive = wait_for_batch(&job, batch);
         }
         let stopped = alive && job.stop(mode).is_ok();

@@ -106,6 +106,11 @@ impl SharedVariables {
         self.variables.iter().try_for_each(|variable| variable.before_plan(time))
     }
 
+    /// Whether there is a variable that logs blocks before batches are planned.
+    pub(crate) fn log_blocks(&self) -> bool {
+        !self.variables.is_empty()
+    }
+
     /// Before anything else of a batch.
     pub(crate) fn advance(&self, batch: &Batch) -> Result<()> {
         self.variables.iter().try_for_each(|variable| variable.advance(batch))

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Parts;
+use super::contents::Parts;
 
 /// sled's header of a segment.
 const SEGMENT_HEADER_BYTES: usize = 20;

@@ -1,7 +1,11 @@
 //! Tests of the catalog.
 
+use std::sync::Arc;
+
+use super::contents::read_copy;
 use super::*;
-use crate::format::records::DoneRecord;
+use crate::format::records::{CatalogRecord, DoneRecord};
+use crate::store::FaultPlan;
 
 fn done(batch: u64) -> DoneRecord {
     DoneRecord {
@@ -231,4 +235,66 @@ fn a_damaged_file_is_left_to_sled_and_a_cut_one_has_a_part() {
             assert_eq!(cut, sound[..cut.len()], "cut at {at}");
         }
     }
+}
+
+/// Records that are committed together: whatever fails, the first so many are there, each once.
+#[test]
+fn of_records_that_are_committed_together_a_failure_keeps_the_first_ones() {
+    let together = |batches: std::ops::RangeInclusive<u64>| -> Vec<Unnumbered> {
+        batches.map(|batch| done(batch).unnumbered().unwrap()).collect()
+    };
+    let faults: [fn(u64) -> Arc<FaultPlan>; 2] =
+        [FaultPlan::crash_at, |step| FaultPlan::full_during(step..step + 2)];
+    for (fault, is_crash) in faults.into_iter().zip([true, false]) {
+        for step in 1..30 {
+            let dir = tempfile::tempdir().unwrap();
+            let paths = StorePaths::new(dir.path());
+            drop(begin(&paths));
+            let plan = fault(step);
+            let start = EpochStart { epoch: EpochId(2), continues_after: 1, first_seq: 2, ..start() };
+            let disk = Disk::with_faults(Some(plan.clone()));
+            let Ok(mut catalog) = Catalog::begin(disk, paths.clone(), start) else { continue };
+            let (mut first, mut second) = (together(1..=3), together(4..=5));
+            for records in [&mut first, &mut second] {
+                // As long as the disk is full, and no longer.
+                while catalog.append_all(records).is_err() && !is_crash {}
+            }
+            drop(catalog);
+            let mut read = Vec::new();
+            for epoch in list_epochs(&paths).unwrap() {
+                let contents = read_epoch(&paths, [7; 16], epoch).unwrap();
+                let CatalogRecord::Epoch(begun) = &contents.records[0].1 else { panic!("{contents:?}") };
+                read.retain(|(seq, _)| *seq <= begun.continues_after);
+                let done = contents.records.iter().filter_map(|(seq, record)| match record {
+                    CatalogRecord::Done(done) => Some((*seq, done.batch)),
+                    _ => None,
+                });
+                read.extend(done);
+            }
+            let read: Vec<u64> = read.into_iter().map(|(_, batch)| batch).collect();
+            let all: Vec<u64> = (1..=5).collect();
+            assert!(all.starts_with(&read), "step {step}: {read:?}");
+            assert!(is_crash || read == all, "full at step {step}: {read:?}");
+            let kept = 5 - (first.len() + second.len());
+            assert!(read.len() >= kept, "step {step}: {kept} were committed, {read:?} are there");
+        }
+    }
+}
+
+#[test]
+fn more_than_fits_one_commit_takes_several() {
+    let dir = tempfile::tempdir().unwrap();
+    let paths = StorePaths::new(dir.path());
+    let mut catalog = begin(&paths);
+    let large = |batch| DoneRecord { outputs: vec!["x".repeat(RECORD_BYTES_MAX / 2)], ..done(batch) };
+    let mut records: Vec<Unnumbered> = (1..=5).map(|batch| large(batch).unnumbered().unwrap()).collect();
+    catalog.append_all(&mut records).unwrap();
+    assert!(records.is_empty());
+    let mut read = Vec::new();
+    for epoch in list_epochs(&paths).unwrap() {
+        read.extend(batches(&read_epoch(&paths, [7; 16], epoch).unwrap()));
+        let length = std::fs::metadata(epoch_dir(&paths, epoch).join("db")).unwrap().len();
+        assert!(length <= SEGMENT_BYTES as u64, "{epoch} is {length} bytes");
+    }
+    assert_eq!(read, [1, 2, 3, 4, 5]);
 }
