@@ -18,6 +18,7 @@ mod comparison;
 #[path = "support/process.rs"]
 mod process;
 
+use std::collections::VecDeque;
 use std::io::Write;
 use std::path::Path;
 use std::sync::mpsc;
@@ -67,10 +68,10 @@ fn append(dir: &Path, blocks: usize, together: usize) -> Outcome<Duration> {
     Ok(start.elapsed())
 }
 
-/// Stores blocks, `together` at a time, and says how long it took.
+/// Stores blocks, `in_flight` at a time, and says how long it took.
 struct Storing {
     blocks: usize,
-    together: usize,
+    in_flight: usize,
     took: mpsc::Sender<Duration>,
 }
 
@@ -80,35 +81,36 @@ impl Receiver for Storing {
     async fn receive(&mut self, log: BlockStore<Vec<u8>>) -> Result<(), ReceiverError> {
         let block = block();
         let start = Instant::now();
-        let mut left = self.blocks;
-        let mut received = vec![block.clone(); left.min(self.together)];
-        while !received.is_empty() {
-            left -= received.len();
-            let store = |block| {
-                let log = log.clone();
-                tokio::spawn(async move { log.store(vec![block]).await })
-            };
-            let stored: Vec<_> = received.drain(..).map(store).collect();
+        let mut stored = VecDeque::new();
+        let mut received = Some(block.clone());
+        for left in (0..self.blocks).rev() {
+            let (log, block_to_store) = (log.clone(), received.take().unwrap_or_default());
+            stored.push_back(tokio::spawn(async move { log.store(vec![block_to_store]).await }));
             // Who reads a socket receives the next records while these are made durable.
             tokio::task::yield_now().await;
-            received = vec![block.clone(); left.min(self.together)];
-            for stored in stored {
-                stored.await??;
+            received = (left > 0).then(|| block.clone());
+            if stored.len() == self.in_flight
+                && let Some(oldest) = stored.pop_front()
+            {
+                oldest.await??;
             }
+        }
+        for stored in stored {
+            stored.await??;
         }
         self.took.send(start.elapsed())?;
         Ok(())
     }
 }
 
-fn millpond(dir: &Path, blocks: usize, together: usize) -> Outcome<Duration> {
+fn millpond(dir: &Path, blocks: usize, in_flight: usize) -> Outcome<Duration> {
     let (took, waits) = mpsc::channel();
     let context = StreamingContext::builder("receive-log")
         .store(dir)
         .batch_interval(Duration::from_millis(50))
         .build()?;
     // The batches take the blocks out of memory and read nothing of them.
-    context.receiver_stream("blocks", Storing { blocks, together, took }).for_each_rdd(|_, _| Ok(()));
+    context.receiver_stream("blocks", Storing { blocks, in_flight, took }).for_each_rdd(|_, _| Ok(()));
     let job = context.start()?;
     let took = waits.recv()?;
     job.stop(StopMode::Now)?;

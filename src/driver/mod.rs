@@ -352,6 +352,7 @@ impl Driver {
     /// Stops receiving, processes what was received, takes a last checkpoint. What outputs store meanwhile is
     /// for the next start.
     fn drain(&mut self) -> Result<()> {
+        self.log.tell_progress();
         self.stop_receivers();
         let received = self.log.handed_over();
         if let Some(planned) = self.ahead.take() {

@@ -8,7 +8,7 @@ mod buffers;
 mod writer;
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -52,6 +52,8 @@ pub(crate) struct ReceiveLog {
     handed_over: AtomicU64,
     /// Of these, the first ones, in plans.
     planned: AtomicU64,
+    /// The driver waits for blocks to become durable: otherwise waking it for each of them is for nothing.
+    is_awaited: AtomicBool,
     failure: Mutex<Option<String>>,
     activity: Activity,
     buffers: BlockBuffers,
@@ -125,6 +127,7 @@ impl ReceiveLog {
             pending: Mutex::default(),
             handed_over: AtomicU64::new(0),
             planned: AtomicU64::new(0),
+            is_awaited: AtomicBool::new(false),
             failure: Mutex::default(),
             activity: Activity::new(),
             buffers: BlockBuffers::default(),
@@ -230,6 +233,11 @@ impl ReceiveLog {
     /// How many blocks were handed over so far.
     pub(crate) fn handed_over(&self) -> u64 {
         self.handed_over.load(Ordering::SeqCst)
+    }
+
+    /// From now on who waits is told whenever blocks have become durable.
+    pub(crate) fn tell_progress(&self) {
+        self.is_awaited.store(true, Ordering::SeqCst);
     }
 
     /// How far the first `blocks` that were handed over have come.

@@ -15,7 +15,8 @@ use crate::time::WakeUp;
 /// What is committed with one sync.
 const GROUP_BYTES_MAX: usize = 4 << 20;
 
-/// Starts the writer. `progress` is notified whenever blocks have become durable or the log has failed.
+/// Starts the writer. `progress` is notified when the log has failed, and whenever blocks have become durable once
+/// [`tell_progress`](ReceiveLog::tell_progress) was called.
 pub(crate) fn start(
     extents: ExtentWriter,
     buffer_bytes: usize,
@@ -52,8 +53,11 @@ impl Writer {
                 None => self.commit(&mut group),
                 Some(failure) => Err(Error::new(ErrorKind::Stopped, failure)),
             };
+            let failed = outcome.is_err();
             self.acknowledge(group, outcome);
-            self.progress.notify();
+            if failed || self.log.is_awaited.load(Ordering::SeqCst) {
+                self.progress.notify();
+            }
         }
     }
 

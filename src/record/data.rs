@@ -2,11 +2,13 @@
 
 use std::fmt;
 
-use rkyv::api::high::{HighDeserializer, HighSerializer, HighValidator, to_bytes_in_with_alloc};
+use rkyv::api::high::{HighDeserializer, HighSerializer, HighValidator};
+use rkyv::api::serialize_using;
 use rkyv::bytecheck::CheckBytes;
 use rkyv::rancor::{Error as RkyvError, Fallible};
 use rkyv::ser::allocator::{Arena, ArenaHandle};
-use rkyv::ser::{Allocator, Writer};
+use rkyv::ser::sharing::Share;
+use rkyv::ser::{Allocator, Positional, Serializer, Writer};
 use rkyv::util::AlignedVec;
 use rkyv::vec::{ArchivedVec, VecResolver};
 use rkyv::{Archive, Deserialize, Place, Serialize};
@@ -15,24 +17,49 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::record::described::Described;
 use crate::record::text::Text;
 
-/// A reusable, aligned buffer for [`Data::encode`] and [`Data::decode`].
+/// A reusable buffer for [`Data::encode`] and [`Data::decode`].
 #[derive(Default)]
 pub struct DataBuffer {
-    bytes: AlignedVec,
+    encoded: Vec<u8>,
+    /// An archive is read from an aligned copy: stored bytes rest at any offset.
+    aligned: AlignedVec,
     /// What archiving needs on its way, from the first record on.
     scratch: Option<Arena>,
+}
+
+/// Writes an archive behind what is there already. Within it places count from its begin, so that its bytes are the
+/// same wherever it is.
+#[derive(Debug)]
+pub struct ArchiveWriter {
+    bytes: Vec<u8>,
+    begin: usize,
+}
+
+impl Positional for ArchiveWriter {
+    #[inline]
+    fn pos(&self) -> usize {
+        self.bytes.len() - self.begin
+    }
+}
+
+impl<E> Writer<E> for ArchiveWriter {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> Result<(), E> {
+        self.bytes.extend_from_slice(bytes);
+        Ok(())
+    }
 }
 
 impl DataBuffer {
     /// The encoded bytes.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes
+        &self.encoded
     }
 }
 
 impl fmt::Debug for DataBuffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "DataBuffer({} bytes)", self.bytes.len())
+        write!(f, "DataBuffer({} bytes)", self.encoded.len())
     }
 }
 
@@ -61,6 +88,12 @@ pub trait Data: Described + Clone + Send + Sync + 'static {
     /// [`ErrorKind::UserCode`] when the type's own serialisation fails.
     fn encode(&self, buffer: &mut DataBuffer) -> Result<()>;
 
+    /// Appends this record's archive to `out`; on an error `out` is as it was.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    fn encode_to(&self, out: &mut Vec<u8>, buffer: &mut DataBuffer) -> Result<()>;
+
     /// Validates `bytes` and reads the record back.
     ///
     /// # Errors
@@ -74,25 +107,34 @@ pub trait Data: Described + Clone + Send + Sync + 'static {
 impl<T> Data for T
 where
     T: Clone + Send + Sync + 'static + Described + Archive,
-    T: for<'a> Serialize<HighSerializer<AlignedVec, ArenaHandle<'a>, RkyvError>>,
+    T: for<'a> Serialize<HighSerializer<ArchiveWriter, ArenaHandle<'a>, RkyvError>>,
     T::Archived: for<'a> CheckBytes<HighValidator<'a, RkyvError>>,
     T::Archived: Deserialize<T, HighDeserializer<RkyvError>>,
 {
     #[inline]
     fn encode(&self, buffer: &mut DataBuffer) -> Result<()> {
-        let plain = |archive: &[u8]| {
-            buffer.bytes.clear();
-            buffer.bytes.extend_from_slice(archive);
-        };
-        if self.with_plain_archive(plain) {
+        let mut encoded = std::mem::take(&mut buffer.encoded);
+        encoded.clear();
+        let outcome = self.encode_to(&mut encoded, buffer);
+        buffer.encoded = encoded;
+        outcome
+    }
+
+    #[inline]
+    fn encode_to(&self, out: &mut Vec<u8>, buffer: &mut DataBuffer) -> Result<()> {
+        if self.with_plain_archive(|archive| out.extend_from_slice(archive)) {
             return Ok(());
         }
-        let mut bytes = std::mem::take(&mut buffer.bytes);
-        bytes.clear();
+        let begin = out.len();
         let scratch = buffer.scratch.get_or_insert_default().acquire();
-        buffer.bytes = to_bytes_in_with_alloc(self, bytes, scratch).map_err(|cause: RkyvError| {
-            Error::new(ErrorKind::UserCode, "a record could not be archived").caused_by(cause)
-        })?;
+        let writer = ArchiveWriter { bytes: std::mem::take(out), begin };
+        let mut serializer = Serializer::new(writer, scratch, Share::new());
+        let archived = serialize_using::<_, RkyvError>(self, &mut serializer);
+        *out = serializer.into_writer().bytes;
+        if let Err(cause) = archived {
+            out.truncate(begin);
+            return Err(Error::new(ErrorKind::UserCode, "a record could not be archived").caused_by(cause));
+        }
         Ok(())
     }
 
@@ -101,10 +143,9 @@ where
         if let Some(plain) = Self::from_plain_archive(bytes) {
             return Ok(plain);
         }
-        // Stored bytes rest at any offset; an archive is read from an aligned copy.
-        buffer.bytes.clear();
-        buffer.bytes.extend_from_slice(bytes);
-        rkyv::from_bytes(&buffer.bytes).map_err(|cause: RkyvError| {
+        buffer.aligned.clear();
+        buffer.aligned.extend_from_slice(bytes);
+        rkyv::from_bytes(&buffer.aligned).map_err(|cause: RkyvError| {
             let name = std::any::type_name::<T>();
             Error::corrupt(format!("{} bytes are no valid archive of {name}", bytes.len())).caused_by(cause)
         })
@@ -133,6 +174,40 @@ impl<S: Fallible + Allocator + Writer + ?Sized> Serialize<S> for Text {
 impl<D: Fallible + ?Sized> Deserialize<Text, D> for ArchivedVec<u8> {
     fn deserialize(&self, _: &mut D) -> Result<Text, D::Error> {
         Ok(Text::from(self.as_slice()))
+    }
+}
+
+/// Appends a record as blocks and files have it: its length in four bytes, and its archive.
+///
+/// # Errors
+/// [`ErrorKind::UserCode`] when it cannot be archived, or takes more than 4 GiB; then `out` is as it was.
+pub(crate) fn append_record<T: Data>(record: &T, out: &mut Vec<u8>, buffer: &mut DataBuffer) -> Result<()> {
+    append_encoded(out, |out| record.encode_to(out, buffer))
+}
+
+/// As [`append_record`], of bytes that `encode` appends.
+pub(crate) fn append_encoded(
+    out: &mut Vec<u8>,
+    encode: impl FnOnce(&mut Vec<u8>) -> Result<()>,
+) -> Result<()> {
+    let begin = out.len();
+    out.extend_from_slice(&[0; 4]);
+    let encoded = encode(out).and_then(|()| {
+        let bytes = out.len() - begin - 4;
+        u32::try_from(bytes).map_err(|_| {
+            let message = format!("a record of {bytes} bytes is over the limit of 4 GiB");
+            Error::new(ErrorKind::UserCode, message)
+        })
+    });
+    match encoded {
+        Ok(length) => {
+            out[begin..begin + 4].copy_from_slice(&length.to_le_bytes());
+            Ok(())
+        }
+        Err(error) => {
+            out.truncate(begin);
+            Err(error)
+        }
     }
 }
 

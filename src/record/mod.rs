@@ -14,6 +14,7 @@ mod window_result;
 mod words;
 
 pub use data::{Data, DataBuffer};
+pub(crate) use data::{append_encoded, append_record};
 pub use dead_letter::DeadLetter;
 pub(crate) use described::schema_hash;
 pub use described::{Described, Fields, Schema, Variants};

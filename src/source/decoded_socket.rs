@@ -2,9 +2,9 @@
 
 use tokio::io::AsyncReadExt;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::format::block::for_each_record;
-use crate::record::{Data, DataBuffer};
+use crate::record::{Data, DataBuffer, append_encoded, append_record};
 use crate::source::socket::connect;
 use crate::source::{BlockStore, Receiver, ReceiverError};
 
@@ -101,22 +101,11 @@ impl<T: Data, F: Decode<T>> Receiver for Decoded<T, F> {
 /// ```
 ///
 /// # Errors
-/// [`ErrorKind::UserCode`] when a record cannot be archived, or the frame would be over 4 GiB.
+/// [`ErrorKind::UserCode`](crate::ErrorKind::UserCode) when a record cannot be archived, or the frame would be over 4 GiB.
 pub fn encode_raw_frame<T: Data>(records: &[T]) -> Result<Vec<u8>> {
-    let length_of = |bytes: usize| {
-        let too_long =
-            || Error::new(ErrorKind::UserCode, format!("{bytes} bytes are over the limit of 4 GiB"));
-        u32::try_from(bytes).map(u32::to_le_bytes).map_err(|_| too_long())
-    };
-    let mut frame = vec![0; 4];
-    let mut buffer = DataBuffer::default();
-    for record in records {
-        record.encode(&mut buffer)?;
-        frame.extend_from_slice(&length_of(buffer.as_bytes().len())?);
-        frame.extend_from_slice(buffer.as_bytes());
-    }
-    let length = length_of(frame.len() - 4)?;
-    frame[..4].copy_from_slice(&length);
+    let (mut frame, mut buffer) = (Vec::new(), DataBuffer::default());
+    let mut append = |records: &mut Vec<u8>, record| append_record(record, records, &mut buffer);
+    append_encoded(&mut frame, |frame| records.iter().try_for_each(|record| append(frame, record)))?;
     Ok(frame)
 }
 

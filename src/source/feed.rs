@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::block::BlockEncoding;
-use crate::record::{Data, DataBuffer};
-use crate::source::receiver::Inlet;
+use crate::record::{Data, DataBuffer, append_record};
+use crate::source::receiver::{Inlet, split_block};
 use crate::store::extents::block_buffer;
 
 /// So many blocks are handed to the log before it is waited for.
@@ -40,20 +40,15 @@ impl Feed {
         let (mut frame, mut count, mut blocks) = (block_buffer(0), 0, 0);
         let header = |count| inlet.header(BlockEncoding::Records, count);
         for record in records {
-            record.encode(&mut buffer)?;
-            let bytes = buffer.as_bytes();
-            let length = u32::try_from(bytes.len()).map_err(|_| {
-                let message = format!("a record of {} bytes is over the limit of 4 GiB", bytes.len());
-                Error::new(ErrorKind::Source, message)
-            })?;
-            if count > 0 && frame.len() + bytes.len() > inlet.block_bytes {
+            let end = frame.len();
+            append_record(&record, &mut frame, &mut buffer)?;
+            if count > 0 && frame.len() > inlet.block_bytes {
                 blocks += 1;
-                let full = std::mem::replace(&mut frame, block_buffer(0));
+                let next = split_block(&mut frame, end, block_buffer(0));
+                let full = std::mem::replace(&mut frame, next);
                 inlet.log.append_unbuffered(header(count), full, blocks % BLOCKS_IN_FLIGHT == 0)?;
                 count = 0;
             }
-            frame.extend_from_slice(&length.to_le_bytes());
-            frame.extend_from_slice(bytes);
             count += 1;
         }
         if count == 0 { Ok(()) } else { inlet.log.append_unbuffered(header(count), frame, true) }

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::format::block::{BlockEncoding, BlockHeader};
 use crate::id::StreamId;
 use crate::receive_log::ReceiveLog;
-use crate::record::{Data, DataBuffer};
+use crate::record::{Data, DataBuffer, append_record};
 use crate::source::admission::Admission;
 use crate::time::WakeUp;
 
@@ -147,7 +147,7 @@ impl<T: Data> BlockStore<T> {
     /// the job is behind and its buffer is full, or the stream's rate is reached.
     ///
     /// # Errors
-    /// [`ErrorKind::Stopped`] when the job stops; [`ErrorKind::Io`] when the log has failed: nothing more is
+    /// [`ErrorKind::Stopped`](crate::ErrorKind::Stopped) when the job stops; [`ErrorKind::Io`](crate::ErrorKind::Io) when the log has failed: nothing more is
     /// stored, and what was not acknowledged is not counted on.
     pub async fn store(&self, records: Vec<T>) -> Result<()> {
         let encoder = || self.encoder.lock().unwrap_or_else(PoisonError::into_inner);
@@ -157,21 +157,13 @@ impl<T: Data> BlockStore<T> {
         let mut count = 0;
         let records_max = self.inlet.admission.block_records_max();
         for record in records {
-            record.encode(&mut buffer)?;
-            let bytes = buffer.as_bytes();
-            let length = u32::try_from(bytes.len()).map_err(|_| {
-                Error::new(
-                    ErrorKind::Source,
-                    format!("a record of {} bytes is over the limit of 4 GiB", bytes.len()),
-                )
-            })?;
-            let is_full = count >= records_max || frame.len() + bytes.len() > self.inlet.block_bytes;
-            if count > 0 && is_full {
-                self.append(std::mem::replace(&mut frame, buffers.take(0)), count).await?;
+            let end = frame.len();
+            append_record(&record, &mut frame, &mut buffer)?;
+            if count > 0 && (count >= records_max || frame.len() > self.inlet.block_bytes) {
+                let next = split_block(&mut frame, end, buffers.take(0));
+                self.append(std::mem::replace(&mut frame, next), count).await?;
                 count = 0;
             }
-            frame.extend_from_slice(&length.to_le_bytes());
-            frame.extend_from_slice(bytes);
             count += 1;
         }
         *encoder() = buffer;
@@ -187,6 +179,13 @@ impl<T: Data> BlockStore<T> {
         self.inlet.note_stored();
         Ok(())
     }
+}
+
+/// Moves what a block has from `end` on to a new one, whose buffer is `next`.
+pub(super) fn split_block(frame: &mut Vec<u8>, end: usize, mut next: Vec<u8>) -> Vec<u8> {
+    next.extend_from_slice(&frame[end..]);
+    frame.truncate(end);
+    next
 }
 
 /// Waits until the job stops.

@@ -22,7 +22,9 @@ use crate::format::features::Features;
 use crate::format::frame::{FrameKind, encode_frame};
 use crate::format::records::{EpochRecord, JobRecord, Record, Unnumbered};
 use crate::id::EpochId;
-use crate::store::disk::{open_options, read_small};
+use crate::store::disk::open_options;
+#[cfg(feature = "tool")]
+use crate::store::disk::read_small;
 use crate::store::private::make_below_private;
 use crate::store::{Disk, StorePaths, numbered_entries};
 use ahead::Ahead;

@@ -41,11 +41,7 @@ impl<T: Data> Codec<T> {
     /// Each record as its archive.
     pub(super) fn of_data() -> Self {
         Codec {
-            encode: |record, buffer, out| {
-                record.encode(buffer)?;
-                out.extend_from_slice(buffer.as_bytes());
-                Ok(())
-            },
+            encode: |record, buffer, out| record.encode_to(out, buffer),
             decode: T::decode,
             state_type: chunks_of::<T>(
                 std::any::type_name::<T>(),
@@ -64,9 +60,7 @@ impl<K: Key, V: Data> Codec<(K, V)> {
                 out.extend_from_slice(&[0; 4]);
                 key.encode_key(out);
                 write_length(out, at)?;
-                value.encode(buffer)?;
-                out.extend_from_slice(buffer.as_bytes());
-                Ok(())
+                value.encode_to(out, buffer)
             },
             decode: |bytes, buffer| {
                 let (key, value) = pair_of(bytes)?;

@@ -98,8 +98,7 @@ pub(super) fn merged<'a, V: Data>(
         let key_end = bytes.len() as u32;
         let value =
             values[at].as_ref().ok_or_else(|| Error::corrupt("a value was lost while it was merged"))?;
-        value.encode(&mut buffer)?;
-        bytes.extend_from_slice(buffer.as_bytes());
+        value.encode_to(bytes, &mut buffer)?;
         Ok(key_end)
     })
 }
@@ -118,8 +117,7 @@ mod tests {
             let (key, value) = &rows[at];
             bytes.extend_from_slice(key.as_bytes());
             let key_end = bytes.len() as u32;
-            value.encode(&mut buffer)?;
-            bytes.extend_from_slice(buffer.as_bytes());
+            value.encode_to(bytes, &mut buffer)?;
             Ok(key_end)
         })
         .unwrap()

@@ -10,7 +10,7 @@ use crate::format::object::{
 };
 use crate::rdd::save::part::{PartFile, part_path};
 use crate::rdd::{Rdd, Record};
-use crate::record::{Data, DataBuffer};
+use crate::record::{Data, DataBuffer, append_record};
 
 /// A frame of records is closed at this size.
 const FRAME_BYTES: usize = 1 << 20;
@@ -51,13 +51,7 @@ impl<T: Record + Data> Rdd<T> {
             let (mut buffer, mut records, mut count) = (DataBuffer::default(), Vec::new(), 0u64);
             compute(&mut |chunk| {
                 for record in chunk.iter() {
-                    record.encode(&mut buffer)?;
-                    let bytes = buffer.as_bytes();
-                    let length = u32::try_from(bytes.len()).map_err(|_| {
-                        Error::new(ErrorKind::UserCode, format!("a record has {} bytes", bytes.len()))
-                    })?;
-                    records.extend_from_slice(&length.to_le_bytes());
-                    records.extend_from_slice(bytes);
+                    append_record(record, &mut records, &mut buffer)?;
                     count += 1;
                     if records.len() >= FRAME_BYTES {
                         frames.append(ObjectKind::Records, &records)?;

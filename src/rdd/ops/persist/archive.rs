@@ -1,14 +1,14 @@
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::exec::TaskContext;
 use crate::format::block::for_each_record;
 use crate::rdd::ops::gather::emit_into;
 use crate::rdd::{Chunks, RddNode, Record};
-use crate::record::{Data, DataBuffer};
+use crate::record::{Data, DataBuffer, append_record};
 
 /// Turns a partition into bytes and back, for nodes that serve records of any type: each record as a
 /// little-endian u32 length and its archive, as in a block.
 pub(super) struct Codec<T> {
-    encode: fn(&T, &mut DataBuffer) -> Result<()>,
+    append: fn(&T, &mut Vec<u8>, &mut DataBuffer) -> Result<()>,
     decode: fn(&[u8], &mut DataBuffer) -> Result<T>,
 }
 
@@ -22,7 +22,7 @@ impl<T> Copy for Codec<T> {}
 
 impl<T: Data> Codec<T> {
     pub(super) fn new() -> Self {
-        Codec { encode: T::encode, decode: T::decode }
+        Codec { append: append_record, decode: T::decode }
     }
 }
 
@@ -37,12 +37,7 @@ impl<T: Record> Codec<T> {
         let (mut bytes, mut buffer) = (Vec::new(), DataBuffer::default());
         input.compute(task, partition, &mut |chunk| {
             for record in chunk.drain(..) {
-                (self.encode)(&record, &mut buffer)?;
-                let length = u32::try_from(buffer.as_bytes().len()).map_err(|_| {
-                    Error::new(ErrorKind::UserCode, "the archive of one record takes more than 4 GiB")
-                })?;
-                bytes.extend_from_slice(&length.to_le_bytes());
-                bytes.extend_from_slice(buffer.as_bytes());
+                (self.append)(&record, &mut bytes, &mut buffer)?;
             }
             Ok(())
         })?;
