@@ -177,8 +177,8 @@ fn ms(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
-/// When the first batch began that took, as the two after it in the median, no more than a quarter over what the last quarter
-/// of the batches did.
+/// When the first batch began that took, as did the two after it in the median, no more than a quarter over what the last
+/// quarter of the batches did.
 fn full_speed(batches: &[(Duration, Duration)]) -> Duration {
     let median = |batches: &[(Duration, Duration)]| {
         let mut took: Vec<_> = batches.iter().map(|(_, took)| *took).collect();
@@ -186,7 +186,8 @@ fn full_speed(batches: &[(Duration, Duration)]) -> Duration {
         took[took.len() / 2]
     };
     let steady = median(&batches[batches.len() * 3 / 4..]);
-    let is_full = |three: &&[(Duration, Duration)]| median(three) <= steady * 5 / 4;
+    let most = steady * 5 / 4;
+    let is_full = |three: &&[(Duration, Duration)]| three[0].1 <= most && median(three) <= most;
     batches.windows(3).find(is_full).map_or(Duration::MAX, |three| three[0].0)
 }
 

@@ -17,8 +17,12 @@ use crate::state::table::StateTable;
 use crate::state::upgrade::Convert;
 use crate::store::segments::{EncodedGroup, GroupEncoder, GroupSource, LiveSize};
 
-/// Once this share of a group's keys was looked up in segments, reading the rest at once costs less.
+/// Once this share of a group's keys was looked up in segments, reading the rest at once costs less. A lookup takes what
+/// some 45 keys take to read.
 const COLD_LOOKUPS_SHARE: u64 = 32;
+
+/// The same where nothing has to leave memory again: what is in use goes on being used, and is read once.
+const COLD_LOOKUPS_SHARE_UNLIMITED: u64 = 128;
 
 /// ... but never before this many lookups.
 const COLD_LOOKUPS_MIN: u64 = 8;
@@ -154,8 +158,8 @@ impl KeyGroup {
 
     /// Whether looking so many keys up costs more than reading all.
     fn is_worth_loading(&self, lookups: u64) -> bool {
-        self.cold_lookups + lookups > COLD_LOOKUPS_MIN + self.size.keys / COLD_LOOKUPS_SHARE
-            && self.may_load()
+        let share = if self.memory.is_some() { COLD_LOOKUPS_SHARE } else { COLD_LOOKUPS_SHARE_UNLIMITED };
+        self.cold_lookups + lookups > COLD_LOOKUPS_MIN + self.size.keys / share && self.may_load()
     }
 
     /// Brings the keys of a batch into the table, so that each page is read once for all of them.
