@@ -98,7 +98,7 @@ fn files_below(dir: &Path) -> Vec<String> {
 #[test]
 fn a_disk_that_fails_or_is_full_at_any_step_changes_nothing_of_a_job_with_everything() {
     let setup = Setup { partitions: 1, ranges: 1, pairs_max: 60, ..Setup::default() };
-    let input = vec![vec![(1, 10), (2, 20), (1, 1)], vec![(2, 5)]];
+    let input = vec![vec![(1, 10), (2, 20), (1, 1)], vec![(2, 5)], vec![(3, 7), (1, 2)]];
     let coverage = setup.withstands_faults(rich_job, &input).unwrap_or_else(|failure| panic!("{failure}"));
     assert!(coverage.steps > 90 && coverage.faults > 2 * coverage.steps, "{coverage:?}");
 }

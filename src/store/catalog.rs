@@ -28,6 +28,7 @@ use crate::store::disk::read_small;
 use crate::store::private::make_below_private;
 use crate::store::{Disk, StorePaths, numbered_entries};
 use ahead::Ahead;
+use contents::Parts;
 #[cfg(feature = "tool")]
 pub(crate) use contents::salvage_epoch;
 pub(crate) use contents::{EpochContents, note_missing_witnesses, read_epoch};
@@ -340,6 +341,23 @@ fn open_sled(dir: PathBuf) -> Result<sled::Db> {
     isolated(&shown, move || {
         let config = sled::Config::new().path(&dir).segment_size(SEGMENT_BYTES).cache_capacity(8 << 20);
         config.flush_every_ms(None).open().map_err(|cause| sled_error(&dir, cause))
+    })
+}
+
+/// All parts in a database that is opened for nothing else.
+fn parts_of(shown: &str, dir: PathBuf) -> Result<Parts> {
+    isolated(shown, move || {
+        let damaged = |cause: sled::Error| Error::corrupt("the database is damaged").caused_by(cause);
+        let config = sled::Config::new().path(&dir).segment_size(SEGMENT_BYTES).cache_capacity(8 << 20);
+        let db = config.flush_every_ms(None).open().map_err(damaged)?;
+        let mut parts = Vec::new();
+        for entry in db.iter() {
+            let (key, value) = entry.map_err(damaged)?;
+            if let Ok(key) = <[u8; 10]>::try_from(&key[..]) {
+                parts.push((key, value.to_vec()));
+            }
+        }
+        Ok(parts)
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{SEGMENT_BYTES, direct, epoch_dir, isolated};
+use super::{SEGMENT_BYTES, direct, epoch_dir, parts_of};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::features::Features;
 use crate::format::frame::{FrameKind, decode_frame};
@@ -159,20 +159,7 @@ pub(super) fn read_copy(dir: &Path) -> Result<Parts> {
     if !copy_database(dir, scratch.path())? {
         return Ok(Vec::new());
     }
-    let copy = scratch.path().to_owned();
-    isolated(&dir.display().to_string(), move || {
-        let damaged = |cause: sled::Error| Error::corrupt("the database is damaged").caused_by(cause);
-        let config = sled::Config::new().path(&copy).segment_size(SEGMENT_BYTES).cache_capacity(8 << 20);
-        let db = config.flush_every_ms(None).open().map_err(damaged)?;
-        let mut parts = Vec::new();
-        for entry in db.iter() {
-            let (key, value) = entry.map_err(damaged)?;
-            if let Ok(key) = <[u8; 10]>::try_from(&key[..]) {
-                parts.push((key, value.to_vec()));
-            }
-        }
-        Ok(parts)
-    })
+    parts_of(&dir.display().to_string(), scratch.path().to_owned())
 }
 
 /// Copies what sled needs; `false` when the directory holds no database. A snapshot that was being
