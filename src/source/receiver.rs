@@ -133,8 +133,8 @@ impl Inlet {
 #[derive(Clone, Debug)]
 pub struct BlockStore<T> {
     inlet: Inlet,
-    /// Memory that the next call encodes with.
-    encoder: Arc<Mutex<DataBuffer>>,
+    /// Memory that the next call encodes with, and the bytes of the last block: the next one will have about as many.
+    encoder: Arc<Mutex<(DataBuffer, usize)>>,
     records: PhantomData<fn(T)>,
 }
 
@@ -147,30 +147,29 @@ impl<T: Data> BlockStore<T> {
     /// the job is behind and its buffer is full, or the stream's rate is reached.
     ///
     /// # Errors
-    /// [`ErrorKind::Stopped`](crate::ErrorKind::Stopped) when the job stops; [`ErrorKind::Io`](crate::ErrorKind::Io) when the log has failed: nothing more is
-    /// stored, and what was not acknowledged is not counted on.
+    /// [`ErrorKind::Stopped`](crate::ErrorKind::Stopped) when the job stops;
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) when the log has failed: nothing more is stored, and what was not
+    /// acknowledged is not counted on.
     pub async fn store(&self, records: Vec<T>) -> Result<()> {
         let encoder = || self.encoder.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut buffer = std::mem::take(&mut *encoder());
+        let (mut buffer, mut expected) = std::mem::take(&mut *encoder());
         let buffers = self.inlet.log.buffers();
-        let mut frame = buffers.take(0);
+        let mut frame = buffers.take(expected);
         let mut count = 0;
         let records_max = self.inlet.admission.block_records_max();
         for record in records {
             let end = frame.len();
             append_record(&record, &mut frame, &mut buffer)?;
             if count > 0 && (count >= records_max || frame.len() > self.inlet.block_bytes) {
-                let next = split_block(&mut frame, end, buffers.take(0));
+                let next = split_block(&mut frame, end, buffers.take(end));
+                expected = end;
                 self.append(std::mem::replace(&mut frame, next), count).await?;
                 count = 0;
             }
             count += 1;
         }
-        *encoder() = buffer;
-        if count == 0 {
-            return Ok(());
-        }
-        self.append(frame, count).await
+        *encoder() = (buffer, if count > 0 { frame.len() } else { expected });
+        if count == 0 { Ok(()) } else { self.append(frame, count).await }
     }
 
     async fn append(&self, frame: Vec<u8>, records: usize) -> Result<()> {
