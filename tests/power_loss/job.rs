@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use millpond::testkit::FaultPlan;
 use millpond::{
-    Accumulator, CheckpointWritten, Clock, ContextBuilder, DStream, ManualClock, Queue, RecoveryReport,
-    RunningContext, StopMode, StreamingContext, StreamingListener,
+    Accumulator, BatchStarted, CheckpointWritten, Clock, ContextBuilder, DStream, ManualClock, Queue,
+    RecoveryReport, RunningContext, StopMode, StreamingContext, StreamingListener,
 };
 
 use crate::lives::{INTERVAL_MS, Scripted};
@@ -92,11 +92,23 @@ fn chunks() -> Arc<Vec<Vec<Row>>> {
     Arc::new((0..40).map(chunk).collect())
 }
 
-struct Checkpoints(Tell);
+/// Tells of checkpoints, and lets a job that `hurries` fall behind: the batch after every third is due when that begins, so
+/// that its plan is committed with the completion of the one before.
+struct Listener {
+    tell: Tell,
+    clock: Arc<ManualClock>,
+    hurries: bool,
+}
 
-impl StreamingListener for Checkpoints {
+impl StreamingListener for Listener {
     fn checkpoint_written(&self, event: &CheckpointWritten) {
-        (self.0)(Told::Checkpoint(event.batch.0));
+        (self.tell)(Told::Checkpoint(event.batch.0));
+    }
+
+    fn batch_started(&self, event: &BatchStarted) {
+        if self.hurries && event.batch.0 % 3 == 1 && !event.replayed {
+            self.clock.advance(STEP_MS);
+        }
     }
 }
 
@@ -120,10 +132,15 @@ fn add_up(new: &[u64], old: Option<(u64, u64)>) -> Option<(u64, u64)> {
 impl Life {
     /// Starts the job; `tell` hears of everything that leaves it.
     pub fn start(store: &Path, tell: Tell) -> millpond::Result<Life> {
-        Life::start_with(StreamingContext::builder("power"), store, tell)
+        Life::start_with(StreamingContext::builder("power"), store, tell, false)
     }
 
-    fn start_with(builder: ContextBuilder, store: &Path, tell: Tell) -> millpond::Result<Life> {
+    fn start_with(
+        builder: ContextBuilder,
+        store: &Path,
+        tell: Tell,
+        hurries: bool,
+    ) -> millpond::Result<Life> {
         let clock = ManualClock::at(1_000_000);
         let context = builder
             .store(store)
@@ -133,7 +150,7 @@ impl Life {
             .threads(1)
             .partitions(2)
             .stop_on_signals(false)
-            .listener(Arc::new(Checkpoints(tell.clone())))
+            .listener(Arc::new(Listener { tell: tell.clone(), clock: clock.clone(), hurries }))
             .build()?;
         let (pushed, queue) = context.queue_stream::<Row>("pushes");
         let script = Scripted { chunks: chunks(), ranges: 1, flaky: false };
@@ -224,7 +241,7 @@ pub fn live(store: &Path, told: &Path, life: u32, rounds: u32) {
             std::process::abort();
         }
     });
-    let running = Life::start(store, tell).unwrap();
+    let running = Life::start_with(StreamingContext::builder("power"), store, tell, true).unwrap();
     if rounds == 0 {
         // A start that came to nothing.
         std::process::abort();
@@ -360,7 +377,7 @@ pub fn live_damaged(store: &Path, promises: &Promises, looks: Looks, push: u32) 
         Looks::Beside => builder.verify_at_start_bytes(0),
         Looks::WhenNeeded => builder.verify_at_start_bytes(0).faults(FaultPlan::holding_sweep()),
     };
-    let started = match Life::start_with(builder, store, tell) {
+    let started = match Life::start_with(builder, store, tell, false) {
         Ok(started) => started,
         Err(error) => return Ok(Lived::Refused(error)),
     };
