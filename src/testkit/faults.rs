@@ -24,7 +24,8 @@ pub struct FaultCoverage {
     /// Reads of stored files that were made to fail: each of a start, and of the batches after it, that follows a crash
     /// early in the run, late in it, and at its end.
     pub reads: usize,
-    /// Two faults, the second in the same life or in the start after the first.
+    /// Two faults, the second in the same life or in the one after the first: failing steps, a failing step and then a
+    /// failing read, and two failing reads in the starts after a crash.
     pub pairs: usize,
     /// Pairs of which [`Setup::pairs_max`] left no room; those that were run are spread evenly over all.
     pub pairs_left_out: usize,
@@ -132,8 +133,9 @@ impl Setup {
         let check = |lives: &Vec<FaultyLife>| compare(&case, &expected, lives);
         let failed = first_failure(singles.len(), |at| check(&singles[at]));
         failed.map_or(Ok(()), Err)?;
-        let reads = failing_reads(&case, &expected, passed.len() as u64)?;
-        let pairs = pairs_of(passed.len() as u64);
+        let recoveries = failing_reads(&case, &expected, passed.len() as u64)?;
+        let mut pairs = pairs_of(passed.len() as u64);
+        pairs.extend(pairs_with_reads(passed.len() as u64, &recoveries));
         let chosen = spread(&(0..pairs.len()).collect::<Vec<_>>(), self.pairs_max);
         let failed = first_failure(chosen.len(), |at| check(&pairs[chosen[at]]));
         failed.map_or(Ok(()), Err)?;
@@ -141,7 +143,7 @@ impl Setup {
         Ok(FaultCoverage {
             steps: passed.len(),
             faults: singles.len(),
-            reads,
+            reads: recoveries.iter().map(|(_, reads)| *reads as usize).sum(),
             pairs: chosen.len(),
             pairs_left_out,
         })
@@ -171,9 +173,14 @@ fn undisturbed<I: Input>(case: &Case<'_, I>) -> Result<(Outcome, Vec<DiskStep>),
     Ok((expected, counting.passed()))
 }
 
-/// Starts after a crash, and batches after them, read what is stored; each of these reads fails once.
-fn failing_reads<I: Input>(case: &Case<'_, I>, expected: &Outcome, steps: u64) -> Result<usize, Failure> {
-    let mut count = 0;
+/// Starts after a crash, and batches after them, read what is stored; each of these reads fails once. Returns the steps
+/// of the crashes, and how many reads came after each.
+fn failing_reads<I: Input>(
+    case: &Case<'_, I>,
+    expected: &Outcome,
+    steps: u64,
+) -> Result<Vec<(u64, u64)>, Failure> {
+    let mut recoveries = Vec::new();
     for crash in [steps / 3, steps * 2 / 3, steps].map(|step| step.max(1)) {
         let crashed = FaultyLife::Steps(vec![fault(crash, FaultKind::Crash)]);
         let counting = FaultPlan::in_order([]);
@@ -186,13 +193,13 @@ fn failing_reads<I: Input>(case: &Case<'_, I>, expected: &Outcome, steps: u64) -
             )
         })?;
         let reads = counting.reads().len();
-        count += reads;
+        recoveries.push((crash, reads as u64));
         let failed = first_failure(reads, |at| {
             compare(case, expected, &[crashed.clone(), FaultyLife::Read(at as u64 + 1)])
         });
         failed.map_or(Ok(()), Err)?;
     }
-    Ok(count)
+    Ok(recoveries)
 }
 
 /// Every way in which a step can fail.
@@ -218,6 +225,22 @@ fn pairs_of(steps: u64) -> Vec<Vec<FaultyLife>> {
         }
     }
     pairs
+}
+
+/// An error, then a failing read in the life after it; and a failing read in the start after a crash, then another one
+/// in the start after that.
+fn pairs_with_reads(steps: u64, recoveries: &[(u64, u64)]) -> Vec<Vec<FaultyLife>> {
+    let life = |step, kind| FaultyLife::Steps(vec![fault(step, kind)]);
+    let most = recoveries.iter().map(|(_, reads)| *reads).max().unwrap_or(0);
+    let after_errors = (1..=steps)
+        .flat_map(|step| (1..=most).map(move |read| vec![life(step, FaultKind::Io), FaultyLife::Read(read)]));
+    let in_starts = recoveries.iter().flat_map(|&(crash, reads)| {
+        let both = (1..=reads).flat_map(move |first| (1..=reads).map(move |second| (first, second)));
+        both.map(move |(first, second)| {
+            vec![life(crash, FaultKind::Crash), FaultyLife::Read(first), FaultyLife::Read(second)]
+        })
+    });
+    after_errors.chain(in_starts).collect()
 }
 
 fn compare<I: Input>(case: &Case<'_, I>, expected: &Outcome, lives: &[FaultyLife]) -> Option<Failure> {
