@@ -232,8 +232,8 @@ pub fn assert_upgrades<I: Input>(
 }
 
 /// Asserts that a job survives a disk that fails for a moment: every step on the disk is made to fail once with an
-/// input/output error, with a full disk that has space again some steps later, and, where it is a write, half done;
-/// then two of these. The job may wait or stop with an error. Started again, if it stopped, it must come to what an
+/// input/output error, with a full disk that has space again some steps later, and, where it is a write, half done; every
+/// read of what is stored fails once too, in starts after crashes; then two of these. The job may wait or stop with an error. Started again, if it stopped, it must come to what an
 /// undisturbed run comes to.
 ///
 /// ```
