@@ -12,7 +12,9 @@ use std::sync::Arc;
 
 use cases::cases;
 use millpond::testkit::FaultPlan;
-use millpond::{Clock as _, ErrorKind, StopMode, StreamingContext};
+use millpond::{
+    Clock as _, ErrorKind, Offer, Positions, RangeReader, ReplayableSource, StopMode, StreamingContext,
+};
 use proptest::prelude::*;
 use support::lives::{Life, start_life};
 use support::{Chunk, INTERVAL_MS, Run, run_through, steps_of, wait_for_batch};
@@ -151,6 +153,49 @@ fn crash_at_every_step(chunks: &Arc<Vec<Chunk>>, run: &Run) {
         let crashed = run_through(chunks, run, &[FaultPlan::crash_at(step)]);
         assert_eq!(crashed, expected, "after a crash at step {step} of {steps}");
     }
+}
+
+/// A source that panics when it is asked for more than so many chunks.
+struct Fragile(support::ScriptedSource, u64);
+
+impl ReplayableSource for Fragile {
+    type Item = (u16, i64);
+
+    fn poll(&mut self, positions: &Positions, limit: u64, now_ms: u64) -> millpond::Result<Offer> {
+        let at = positions.get("script")?.map_or(0, |position| position.offset >> 32);
+        assert!(at < self.1, "no more than {} chunks", self.1);
+        self.0.poll(positions, limit, now_ms)
+    }
+
+    fn reader(&self) -> Arc<dyn RangeReader<(u16, i64)>> {
+        self.0.reader()
+    }
+}
+
+/// A batch is recorded as done although planning the next one, with which it is committed, fails.
+#[test]
+fn a_source_that_panics_takes_nothing_from_the_batch_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = millpond::ManualClock::at(0);
+    let sink = support::Sink::default();
+    let run = Run { checkpoint_every: 100, behind_until: 6, ..Run::default() };
+    let life = Life::with_faults(&run, &FaultPlan::never());
+    let start = |most: u64| {
+        let describe = |context: &StreamingContext, run: &Run| {
+            let source = support::ScriptedSource { chunks: fixed_chunks(), ranges: run.ranges, flaky: false };
+            support::emit(&context.replayable_stream("script", Fragile(source, most)), &sink);
+        };
+        start_life(&dir.path().join("store"), &clock, &life, &describe).unwrap()
+    };
+    let job = start(3);
+    clock.advance(INTERVAL_MS);
+    let error = job.await_termination().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::UserCode, "{error:?}");
+    assert!(error.chain().contains("no more than 3 chunks"), "{error:?}");
+    assert_eq!(job.progress().last_batch.map(|(batch, _)| batch.0), Some(3));
+    drop(job);
+    let job = start(6);
+    assert_eq!((job.recovery().replayed.len(), job.recovery().emitted.len()), (3, 0));
 }
 
 /// A crash, then a crash at each step of the recovery from it.

@@ -133,8 +133,13 @@ impl Driver {
         let added = tallies::records_of(done.batch, deltas);
         let mut records = added.iter().map(Record::unnumbered).collect::<Result<Vec<_>>>()?;
         records.push(done.unnumbered()?);
-        // What fails of the next batch is no failure of this one.
-        let ahead = if is_new { self.draw_up_ahead().transpose() } else { None };
+        // What fails of the next batch, which asks sources, is no failure of this one.
+        let ahead = || self.draw_up_ahead().transpose();
+        let ahead = if is_new { catch_unwind(AssertUnwindSafe(ahead)) } else { Ok(None) };
+        let ahead = ahead.unwrap_or_else(|payload| {
+            let text = panic_text(&*payload);
+            Some(Err(Error::new(ErrorKind::UserCode, format!("the driver panicked: {text}"))))
+        });
         if let Some(Ok((plan, _))) = &ahead {
             records.push(plan.unnumbered()?);
         }

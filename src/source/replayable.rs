@@ -147,6 +147,9 @@ pub trait ReplayableSource: Send + 'static {
     /// Offers what follows `positions`, at most about `limit` in the source's unit. `now_ms` is the time
     /// by the job's clock.
     ///
+    /// It is not to wait for more: nothing goes on meanwhile, and in a job that is behind the completion of the batch before is
+    /// recorded together with what this offers, so that a crash meanwhile emits that batch again.
+    ///
     /// # Errors
     /// An error stops the job. Trouble that may pass (a directory that is not there) is to be logged and
     /// waited out.
