@@ -145,6 +145,15 @@ fn a_crash_at_every_single_step_of_a_job_that_is_behind_changes_nothing() {
     crash_at_every_step(&chunks, &behind);
 }
 
+/// Where state takes more than its memory, checkpoints are taken early: none may come between a plan and its batch.
+#[test]
+fn a_crash_at_every_single_step_of_a_job_that_is_behind_and_short_of_memory_changes_nothing() {
+    let chunks = fixed_chunks();
+    let behind_until = chunks.len() as u64;
+    let run = Run { threads: 1, checkpoint_every: 100, behind_until, ..Run::default() };
+    crash_at_every_step(&chunks, &Run { state_memory: Some(1 << 10), ..run });
+}
+
 fn crash_at_every_step(chunks: &Arc<Vec<Chunk>>, run: &Run) {
     let expected = run_through(chunks, run, &[]);
     let steps = steps_of(chunks, run);

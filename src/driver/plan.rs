@@ -62,9 +62,11 @@ impl Driver {
     /// The plan of the batch after this one, if that is due at once: it is committed with the completion of this one, with
     /// one sync for both. Not when anything has to happen, or may, between the two.
     pub(super) fn draw_up_ahead(&mut self) -> Result<Option<(PlanRecord, PlannedBatch)>> {
+        let checkpoint_comes = self.is_checkpoint_due(self.batches_since_checkpoint + 1)
+            // One may be taken early.
+            || self.residency.is_some();
         let is_last = self.shared.stop_requested().is_some();
-        if is_last || self.is_checkpoint_due(self.batches_since_checkpoint + 1) || self.variables.log_blocks()
-        {
+        if is_last || checkpoint_comes || self.variables.log_blocks() {
             return Ok(None);
         }
         match self.due() {

@@ -277,6 +277,8 @@ impl Driver {
 
     /// `threads` lay it out.
     fn begin_checkpoint(&mut self, threads: usize) -> Result<()> {
+        // It would count a batch that is planned and not computed.
+        assert!(self.ahead.is_none(), "a checkpoint between the plan of a batch and the batch");
         self.finish_checkpoint()?;
         self.damage.check()?;
         self.sweep.finish(&self.executor)?;
