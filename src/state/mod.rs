@@ -13,9 +13,9 @@ mod merge;
 mod operator;
 mod order;
 mod policy;
+mod rows;
 mod table;
 mod upgrade;
-mod values;
 
 pub(crate) use changes::ChangeSums;
 pub(crate) use group::{GroupChanges, KeyGroup};

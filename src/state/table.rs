@@ -1,10 +1,13 @@
 //! One key group's live table: byte keys to byte values, with what changed since the last checkpoint.
 
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry as Place;
+
 use crate::format::segment::{Entry, entry_bytes};
+use crate::record::KeyHash;
 use crate::record::growth::push;
-use crate::record::{KeyHash, KeyTable};
 use crate::state::order::in_order;
-use crate::state::values::Values;
+use crate::state::rows::Rows;
 
 /// Bits of 64 keys, one word each for what is asked together.
 #[derive(Clone, Copy, Debug, Default)]
@@ -20,8 +23,8 @@ struct Marks {
 /// [`compact`]: StateTable::compact
 #[derive(Debug, Default)]
 pub(crate) struct StateTable {
-    keys: KeyTable,
-    values: Values,
+    index: HashTable<u32>,
+    rows: Rows,
     marks: Vec<Marks>,
     dirty_keys: usize,
     live_keys: usize,
@@ -39,7 +42,7 @@ fn bit(at: usize) -> u64 {
 impl StateTable {
     /// Keys with or without a value.
     pub(crate) fn len(&self) -> usize {
-        self.keys.len()
+        self.rows.len()
     }
 
     /// Changes whenever keys get other numbers.
@@ -66,35 +69,41 @@ impl StateTable {
 
     #[inline]
     pub(crate) fn find(&self, hash: KeyHash, key: &[u8]) -> Option<usize> {
-        self.keys.find(hash, key)
+        let rows = &self.rows;
+        self.index.find(hash, |&at| rows.is(at as usize, hash, key)).map(|&at| at as usize)
     }
 
     /// The number of `key`, and whether it is new; a new key has no value.
     #[inline]
     pub(crate) fn find_or_insert(&mut self, hash: KeyHash, key: &[u8]) -> (usize, bool) {
-        let (at, new) = self.keys.find_or_insert(hash, key);
-        if new {
-            self.values.push();
-            if at.is_multiple_of(64) {
-                push(&mut self.marks, Marks::default());
+        let rows = &mut self.rows;
+        let same = |&at: &u32| rows.is(at as usize, hash, key);
+        match self.index.entry(hash, same, |&at| rows.hash(at as usize)) {
+            Place::Occupied(place) => (*place.get() as usize, false),
+            Place::Vacant(place) => {
+                let at = rows.len();
+                place.insert(at as u32);
+                rows.push(hash, key);
+                if at.is_multiple_of(64) {
+                    push(&mut self.marks, Marks::default());
+                }
+                (at, true)
             }
         }
-        (at, new)
     }
 
     /// Makes room for `more` keys with values like those that are there.
     pub(crate) fn reserve(&mut self, more: usize) {
-        self.keys.reserve(more);
-        self.values.reserve(more);
+        self.index.reserve(more, |&at| self.rows.hash(at as usize));
         self.marks.reserve_exact(more.div_ceil(64));
     }
 
     pub(crate) fn hash(&self, at: usize) -> KeyHash {
-        self.keys.hash(at)
+        self.rows.hash(at)
     }
 
     pub(crate) fn key(&self, at: usize) -> &[u8] {
-        self.keys.key(at)
+        self.rows.key(at)
     }
 
     #[inline]
@@ -104,7 +113,7 @@ impl StateTable {
 
     #[inline]
     pub(crate) fn value(&self, at: usize) -> Option<&[u8]> {
-        self.is_live(at).then(|| self.values.get(at))
+        self.is_live(at).then(|| self.rows.value(at))
     }
 
     pub(super) fn entry(&self, at: u32) -> Entry<'_> {
@@ -126,25 +135,24 @@ impl StateTable {
     pub(crate) fn restore(&mut self, at: usize, value: Option<&[u8]>) {
         let is_live = self.is_live(at);
         match value {
-            Some(value) if is_live && self.values.replace(at, value) => {}
+            Some(value) if is_live && self.rows.replace(at, value) => {}
             None if !is_live => {}
             _ => self.set(at, value),
         }
     }
 
     fn set(&mut self, at: usize, value: Option<&[u8]>) {
-        let key = self.keys.key(at);
-        if self.is_live(at) {
+        if let Some(before) = self.value(at) {
+            self.live_bytes -= entry_bytes(self.key(at), Some(before)) as u64;
             self.live_keys -= 1;
-            self.live_bytes -= entry_bytes(key, Some(self.values.get(at))) as u64;
-            self.values.clear(at);
+            self.rows.clear(at);
             self.marks[at / 64].live &= !bit(at);
         }
         if let Some(value) = value {
             self.live_keys += 1;
-            self.live_bytes += entry_bytes(key, Some(value)) as u64;
+            self.live_bytes += entry_bytes(self.key(at), Some(value)) as u64;
             let marks = &self.marks;
-            self.values.set(at, value, (0..self.keys.len()).map(|at| marks[at / 64].live & bit(at) != 0));
+            self.rows.set(at, value, |at| marks[at / 64].live & bit(at) != 0);
             self.marks[at / 64].live |= bit(at);
         }
     }
@@ -180,7 +188,7 @@ impl StateTable {
             let removed = self.marks.iter().map(|marks| (marks.dirty & !marks.live).count_ones() as usize);
             absent - removed.sum::<usize>() > few
         };
-        self.values.is_sparse() || (absent > few && is_idle())
+        self.rows.is_sparse() || (absent > few && is_idle())
     }
 
     /// Rebuilds the table without replaced values and keys that have no value and did not change. Numbers change. Only
@@ -215,7 +223,7 @@ impl StateTable {
 
     /// Bytes of memory held.
     pub(crate) fn memory_bytes(&self) -> usize {
-        self.keys.memory_bytes() + self.values.memory_bytes() + self.marks.capacity() * size_of::<Marks>()
+        self.index.allocation_size() + self.rows.memory_bytes() + self.marks.capacity() * size_of::<Marks>()
     }
 }
 
