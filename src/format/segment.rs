@@ -7,6 +7,7 @@
 //! The top bit of the key length marks a tombstone: the key is gone, and there is no value.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::record::growth::append_bytes;
 
 /// A page is closed once its payload holds this much. A key that is looked up costs a page in each part that is
 /// searched: small pages make that cheap, and the directory has 16 bytes for each.
@@ -47,9 +48,10 @@ pub(crate) fn append_entry(page: &mut Vec<u8>, entry: Entry<'_>) -> Result<()> {
     header[0..8].copy_from_slice(&entry.hash.to_le_bytes());
     header[8..12].copy_from_slice(&(key_length | tombstone).to_le_bytes());
     header[12..16].copy_from_slice(&value_length.to_le_bytes());
+    page.reserve(header.len() + entry.key.len() + value.len());
     page.extend_from_slice(&header);
-    page.extend_from_slice(entry.key);
-    page.extend_from_slice(value);
+    append_bytes(page, entry.key);
+    append_bytes(page, value);
     Ok(())
 }
 

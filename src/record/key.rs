@@ -14,11 +14,17 @@ pub(crate) fn hash_of(key: &[u8]) -> KeyHash {
     xxh3_64(key)
 }
 
-/// The key group of a hash: bits 48 to 55. Part of the stored format. In-memory tables index by the low
+/// The key group of a hash: bits 48 to 55. Part of the stored format. Tables of a batch index by the low
 /// bits and tag by the top seven, so that the bits of the group stay out of both.
 #[inline]
 pub(crate) fn group_of(hash: KeyHash) -> usize {
     (hash >> 48) as usize % KEY_GROUPS
+}
+
+/// The bits of a hash that tell the keys of one key group apart, in the same order and at the top.
+#[inline]
+pub(crate) fn without_group(hash: KeyHash) -> u64 {
+    hash & 0xff << 56 | (hash & ((1 << 48) - 1)) << 8
 }
 
 /// A type that records can be grouped, joined and kept as state by.

@@ -19,7 +19,7 @@ pub use dead_letter::DeadLetter;
 pub(crate) use described::schema_hash;
 pub use described::{Described, Fields, Schema, Variants};
 pub use key::Key;
-pub(crate) use key::{KeyHash, group_of, hash_of};
+pub(crate) use key::{KeyHash, group_of, hash_of, without_group};
 pub(crate) use key_table::KeyTable;
 pub(crate) use key_text::key_text;
 #[cfg(feature = "testkit")]

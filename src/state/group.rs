@@ -162,9 +162,11 @@ impl KeyGroup {
         self.cold_lookups + lookups > COLD_LOOKUPS_MIN + self.size.keys / share && self.may_load()
     }
 
-    /// Brings the keys of a batch into the table, so that each page is read once for all of them.
+    /// Brings the keys of a batch into the table, so that each page is read once for all of them, and what is in memory comes
+    /// nearer for all of them together.
     pub(crate) fn touch_all<'k>(&mut self, keys: impl Iterator<Item = (KeyHash, &'k [u8])>) -> Result<()> {
         if self.cold.is_empty() {
+            self.table.look_ahead(keys.map(|(hash, _)| hash));
             return Ok(());
         }
         let table = &mut self.table;

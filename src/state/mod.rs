@@ -8,6 +8,7 @@
 mod changes;
 mod frozen;
 mod group;
+mod index;
 mod memory;
 mod merge;
 mod operator;

@@ -1,11 +1,9 @@
 //! One key group's live table: byte keys to byte values, with what changed since the last checkpoint.
 
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry as Place;
-
 use crate::format::segment::{Entry, entry_bytes};
 use crate::record::KeyHash;
 use crate::record::growth::push;
+use crate::state::index::Index;
 use crate::state::order::in_order;
 use crate::state::rows::Rows;
 
@@ -23,7 +21,7 @@ struct Marks {
 /// [`compact`]: StateTable::compact
 #[derive(Debug, Default)]
 pub(crate) struct StateTable {
-    index: HashTable<u32>,
+    index: Index,
     rows: Rows,
     marks: Vec<Marks>,
     dirty_keys: usize,
@@ -69,32 +67,34 @@ impl StateTable {
 
     #[inline]
     pub(crate) fn find(&self, hash: KeyHash, key: &[u8]) -> Option<usize> {
-        let rows = &self.rows;
-        self.index.find(hash, |&at| rows.is(at as usize, hash, key)).map(|&at| at as usize)
+        self.index.find(hash, |at| self.rows.is(at as usize, hash, key)).map(|at| at as usize)
     }
 
     /// The number of `key`, and whether it is new; a new key has no value.
     #[inline]
     pub(crate) fn find_or_insert(&mut self, hash: KeyHash, key: &[u8]) -> (usize, bool) {
-        let rows = &mut self.rows;
-        let same = |&at: &u32| rows.is(at as usize, hash, key);
-        match self.index.entry(hash, same, |&at| rows.hash(at as usize)) {
-            Place::Occupied(place) => (*place.get() as usize, false),
-            Place::Vacant(place) => {
-                let at = rows.len();
-                place.insert(at as u32);
-                rows.push(hash, key);
-                if at.is_multiple_of(64) {
-                    push(&mut self.marks, Marks::default());
-                }
-                (at, true)
+        let rows = &self.rows;
+        let is_it = |at: u32| rows.is(at as usize, hash, key);
+        let (at, new) = self.index.find_or_insert(hash, is_it, |at| rows.hash(at));
+        if new {
+            self.rows.push(hash, key);
+            if at.is_multiple_of(64) {
+                push(&mut self.marks, Marks::default());
             }
         }
+        (at as usize, new)
+    }
+
+    /// Looks at what looking these keys up will need, so that the memory that is far away is waited for together.
+    pub(super) fn look_ahead(&self, hashes: impl Iterator<Item = KeyHash>) {
+        let guesses = hashes.map(|hash| self.index.guess(hash));
+        let seen = guesses.flatten().fold(0, |seen, at| seen ^ self.rows.hash(at as usize));
+        std::hint::black_box(seen);
     }
 
     /// Makes room for `more` keys with values like those that are there.
     pub(crate) fn reserve(&mut self, more: usize) {
-        self.index.reserve(more, |&at| self.rows.hash(at as usize));
+        self.index.reserve(more, |at| self.rows.hash(at));
         self.marks.reserve_exact(more.div_ceil(64));
     }
 
@@ -223,7 +223,7 @@ impl StateTable {
 
     /// Bytes of memory held.
     pub(crate) fn memory_bytes(&self) -> usize {
-        self.index.allocation_size() + self.rows.memory_bytes() + self.marks.capacity() * size_of::<Marks>()
+        self.index.memory_bytes() + self.rows.memory_bytes() + self.marks.capacity() * size_of::<Marks>()
     }
 }
 
