@@ -5,12 +5,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
-use millpond::{ContextBuilder, DStream, RunningContext, StopMode, StreamingContext};
+use millpond::{ContextBuilder, DStream, RunningContext, StopMode, StreamingContext, Text};
 use serde_json::{Value, json};
 
 use crate::comparison::{Outcome, report};
 use crate::numbers::Driven;
 use crate::process::{Usage, usage_of_this_process};
+use crate::pseudo_text;
 
 /// One direction in which work grows.
 pub struct Curve {
@@ -26,6 +27,9 @@ pub struct Curve {
 }
 
 const COLUMNS: &[&str] = &["cpu_ns_per_record", "ns_per_record", "us_per_batch", "peak_rss_mb", "written_mb"];
+
+/// The job that counts words instead of numbers.
+const WORDS: &str = "millpond words";
 const MILLPOND: &[&str] = &["millpond"];
 
 pub const CURVES: [Curve; 8] = [
@@ -34,8 +38,15 @@ pub const CURVES: [Curve; 8] = [
         what: "compute threads",
         points: &[1, 2],
         quick: &[1, 2],
-        systems: MILLPOND,
-        columns: COLUMNS,
+        systems: &["millpond", WORDS],
+        columns: &[
+            "cpu_ns_per_record",
+            "ns_per_record",
+            "processing_ns_per_record",
+            "us_per_batch",
+            "peak_rss_mb",
+            "written_mb",
+        ],
     },
     Curve {
         name: "keys",
@@ -141,6 +152,10 @@ pub fn run(curve: &str, at: u64, system: &str, store: &Path, is_quick: bool) -> 
     let size = |usual, quick| sized(is_quick, usual, quick);
     let course = |records, warm_up, batches, operators| Course { records, warm_up, batches, operators };
     match curve {
+        "threads" if system == WORDS => {
+            let builder = |builder: ContextBuilder| builder.threads(at as usize);
+            drive(store, builder, count_words, course(size(50_000, 500), 5, size(20, 4), 1))
+        }
         "threads" => {
             let describe = |numbers: &DStream<u64>| count(numbers, "counts", 100_000);
             let builder = |builder: ContextBuilder| builder.threads(at as usize);
@@ -189,6 +204,17 @@ fn count(numbers: &DStream<u64>, name: &str, keys: u64) {
         numbers.map(move |number| (scatter(number, keys), 1_u64)).update_state_by_key(name, counted);
 }
 
+/// Counts the words of lines that are made up, a line for each number.
+fn count_words(numbers: &DStream<u64>) {
+    let text = String::from_utf8(pseudo_text::generate(16 << 20)).unwrap_or_default();
+    let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    let _totals = numbers
+        .map(move |number| Text::from(lines[number as usize % lines.len()].as_str()))
+        .flat_map(|line, out| line.words().for_each(|word| out.emit((word, 1_u64))))
+        .reduce_by_key(|a, b| a + b)
+        .update_state_by_key("totals", counted);
+}
+
 fn start(
     store: &Path,
     build: impl FnOnce(ContextBuilder) -> ContextBuilder,
@@ -209,28 +235,32 @@ fn drive(
     course: Course,
 ) -> Outcome<()> {
     let (job, driven) = start(store, build, describe, (0, 0))?;
-    measure(course, json!({}), || driven.batch(&job, course.records).map(drop))
+    measure(course, json!({}), || driven.processed(&job, course.records))
 }
 
 /// Runs batches and says what a record costs.
-fn measure(course: Course, more: Value, mut batch: impl FnMut() -> Outcome<()>) -> Outcome<()> {
+fn measure(course: Course, more: Value, mut batch: impl FnMut() -> Outcome<Duration>) -> Outcome<()> {
     let (figures, before) = measured(course, &mut batch)?;
     let (Value::Object(mut figures), Value::Object(more)) = (figures, more) else { return Ok(()) };
     figures.extend(more);
     report(Value::Object(figures), &before)
 }
 
-fn measured(course: Course, batch: &mut dyn FnMut() -> Outcome<()>) -> Outcome<(Value, Usage)> {
-    (0..course.warm_up).try_for_each(|_| batch())?;
+fn measured(course: Course, batch: &mut dyn FnMut() -> Outcome<Duration>) -> Outcome<(Value, Usage)> {
+    (0..course.warm_up).try_for_each(|_| batch().map(drop))?;
     let before = usage_of_this_process()?;
     let start = Instant::now();
-    (0..course.batches).try_for_each(|_| batch())?;
+    let mut processing = Duration::ZERO;
+    for _ in 0..course.batches {
+        processing += batch()?;
+    }
     let ns = start.elapsed().as_nanos() as f64;
     let cpu_ns = (usage_of_this_process()?.cpu_seconds - before.cpu_seconds) * 1e9;
     let records = (course.records * course.batches * course.operators) as f64;
     let batches = course.batches as f64;
     let figures = json!({
         "ns_per_record": ns / records,
+        "processing_ns_per_record": processing.as_nanos() as f64 / records,
         "cpu_ns_per_record": cpu_ns / records,
         "us_per_batch": ns / 1e3 / batches,
         "cpu_us_per_batch": cpu_ns / 1e3 / batches,
@@ -245,7 +275,7 @@ fn interval(interval_ms: u64, store: &Path, is_quick: bool) -> Outcome<()> {
     let course = Course { records, warm_up: 2, batches, operators: 1 };
     let describe = |numbers: &DStream<u64>| count(numbers, "counts", 10_000);
     let (job, driven) = start(store, |builder| builder, describe, (0, 0))?;
-    let (mut figures, before) = measured(course, &mut || driven.batch(&job, records).map(drop))?;
+    let (mut figures, before) = measured(course, &mut || driven.processed(&job, records))?;
     let us = figures["us_per_batch"].as_f64().unwrap_or(f64::NAN);
     figures["busy_share"] = (us / 1e3 / interval_ms as f64).into();
     report(figures, &before)
@@ -285,7 +315,7 @@ fn keys(keys: u64, store: &Path, is_quick: bool) -> Outcome<()> {
         driven.batch(&job, fill.min(keys - batch * fill))?;
     }
     let filled = filled(keys, &before)?;
-    measure(keys_course(is_quick), filled, || driven.batch(&job, CHANGES).map(drop))
+    measure(keys_course(is_quick), filled, || driven.processed(&job, CHANGES))
 }
 
 fn keys_by_hand(keys: u64, is_quick: bool) -> Outcome<()> {
@@ -295,9 +325,10 @@ fn keys_by_hand(keys: u64, is_quick: bool) -> Outcome<()> {
     let filled = filled(keys, &before)?;
     let mut next = keys;
     measure(keys_course(is_quick), filled, || {
+        let begun = Instant::now();
         (next..next + CHANGES).for_each(|number| *counts.entry(key_of(number, keys)).or_default() += 1);
         next += CHANGES;
-        Ok(())
+        Ok(begun.elapsed())
     })
 }
 
@@ -316,7 +347,7 @@ fn retained(retained: u64, store: &Path, is_quick: bool) -> Outcome<()> {
     let warm_up = retained + 5;
     let batches = sized(is_quick, 100, 5);
     let course = Course { records: changes, warm_up, batches, operators: 1 };
-    let (mut figures, before) = measured(course, &mut || driven.batch(&job, changes).map(drop))?;
+    let (mut figures, before) = measured(course, &mut || driven.processed(&job, changes))?;
     job.stop(StopMode::Graceful)?;
     figures["store_mb"] = (bytes_below(store)? as f64 / 1e6).into();
     let released = driven.released.load(std::sync::atomic::Ordering::SeqCst);

@@ -6,7 +6,7 @@
 //!
 //! | curve | what grows | what is measured |
 //! | --- | --- | --- |
-//! | `threads` | compute threads, 1 and 2 | counting 100,000 keys, batches of 500,000 records |
+//! | `threads` | compute threads, 1 and 2 | counting 100,000 keys, batches of 500,000 records; counting the words of 50,000 lines a batch |
 //! | `keys` | keys in state, 100,000 to 30,000,000 | 10,000 changes a batch anywhere in them, beside a hash map by hand that does the same |
 //! | `interval` | the time between batches, 1 ms to 10 s, at 200,000 records in a second | counting 10,000 keys |
 //! | `window` | batches in a window, 10 to 1,000 | sums of 1,000 keys, taking away what leaves the window |
@@ -31,6 +31,8 @@ mod numbers;
 mod plot;
 #[path = "../support/process.rs"]
 mod process;
+#[path = "../support/pseudo_text.rs"]
+mod pseudo_text;
 
 use std::path::Path;
 

@@ -111,6 +111,11 @@ impl Driven {
         self.completed(job)
     }
 
+    /// Runs such a batch, and says how long it was processed: without the wait for its plan.
+    pub fn processed(&self, job: &RunningContext, count: u64) -> Outcome<Duration> {
+        Ok(self.batch(job, count)?.processing_time)
+    }
+
     /// Waits for the next batch that is completed.
     pub fn completed(&self, job: &RunningContext) -> Outcome<BatchCompleted> {
         loop {

@@ -1,9 +1,9 @@
 //! Where in a table each key is, by its hash: open addressing with linear probing, in slots that lie in the order of the
 //! hashes.
 //!
-//! A slot has half of a hash beside the key's number, so that a lookup has one place to wait for before the row itself, and
+//! A slot has a part of the hash beside the key's number, so that a lookup has one place to wait for before the row itself, and
 //! several lookups can wait for theirs together. In the order of the hashes, because those of a key group come out of segments
-//! so: a table that is read back fills its slots from the first to the last.
+//! so: a table that is read back fills its slots from the first to the last, and one that grows moves them in their order.
 
 use crate::record::{KeyHash, without_group};
 
@@ -15,17 +15,16 @@ const fn keys_max(slots: usize) -> usize {
     slots / 4 * 3
 }
 
-/// The low half of a hash beside a number plus one; 0 is for none.
+/// The upper half of what tells the hashes of a key group apart, beside a number plus one; 0 is for none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Slot {
     tag: u32,
     number: u32,
 }
 
-impl Slot {
-    fn new(hash: KeyHash, number: u32) -> Self {
-        Slot { tag: hash as u32, number: number + 1 }
-    }
+#[inline]
+fn tag_of(hash: KeyHash) -> u32 {
+    (without_group(hash) >> 32) as u32
 }
 
 /// Numbers by hash. What has the same hash is told apart by who asks.
@@ -36,20 +35,20 @@ pub(super) struct Index {
 }
 
 impl Index {
-    /// Where the search for a hash begins.
+    /// Where the search for a tag begins.
     #[inline]
-    fn home(&self, hash: KeyHash) -> usize {
-        ((u128::from(without_group(hash)) * self.slots.len() as u128) >> 64) as usize
+    fn home(&self, tag: u32) -> usize {
+        ((u64::from(tag) * self.slots.len() as u64) >> 32) as usize
     }
 
-    /// The number of what has this hash and is it, or the slot where it would be.
+    /// The number of what has this tag and is it, or the slot where it would be.
     #[inline]
-    fn search(&self, hash: KeyHash, is_it: impl Fn(u32) -> bool) -> Result<u32, usize> {
-        let mut at = self.home(hash);
+    fn search(&self, tag: u32, is_it: impl Fn(u32) -> bool) -> Result<u32, usize> {
+        let mut at = self.home(tag);
         loop {
             match self.slots.get(at) {
                 Some(Slot { number: 0, .. }) => return Err(at),
-                Some(slot) if slot.tag == hash as u32 && is_it(slot.number - 1) => return Ok(slot.number - 1),
+                Some(slot) if slot.tag == tag && is_it(slot.number - 1) => return Ok(slot.number - 1),
                 Some(_) => at += 1,
                 None if self.slots.is_empty() => return Err(0),
                 None => at = 0,
@@ -59,61 +58,55 @@ impl Index {
 
     #[inline]
     pub(super) fn find(&self, hash: KeyHash, is_it: impl Fn(u32) -> bool) -> Option<u32> {
-        self.search(hash, is_it).ok()
+        self.search(tag_of(hash), is_it).ok()
     }
 
     /// A number that may be the one of what has this hash, from the first place where it may be: to look at what
     /// is likely needed soon.
     #[inline]
     pub(super) fn guess(&self, hash: KeyHash) -> Option<u32> {
-        self.slots.get(self.home(hash)).and_then(|slot| slot.number.checked_sub(1))
+        self.slots.get(self.home(tag_of(hash))).and_then(|slot| slot.number.checked_sub(1))
     }
 
-    /// The number of what has this hash and is it; otherwise it gets the next one, as many as there are. `hash_of` says
-    /// which hash each number has.
+    /// The number of what has this hash and is it; otherwise it gets the next one, as many as there are.
     #[inline]
-    pub(super) fn find_or_insert(
-        &mut self,
-        hash: KeyHash,
-        is_it: impl Fn(u32) -> bool,
-        hash_of: impl Fn(usize) -> KeyHash,
-    ) -> (u32, bool) {
-        let mut place = match self.search(hash, &is_it) {
+    pub(super) fn find_or_insert(&mut self, hash: KeyHash, is_it: impl Fn(u32) -> bool) -> (u32, bool) {
+        let tag = tag_of(hash);
+        let mut place = match self.search(tag, &is_it) {
             Ok(number) => return (number, false),
             Err(place) => place,
         };
         if self.len == keys_max(self.slots.len()) {
-            self.reserve((self.len / 4).max(1), hash_of);
-            place = self.vacancy(hash);
+            self.reserve((self.len / 3).max(1));
+            place = self.vacancy(tag);
         }
         let number = self.len as u32;
-        self.slots[place] = Slot::new(hash, number);
+        self.slots[place] = Slot { tag, number: number + 1 };
         self.len += 1;
         (number, true)
     }
 
     /// The slot for something new.
     #[inline]
-    fn vacancy(&self, hash: KeyHash) -> usize {
-        let mut at = self.home(hash);
+    fn vacancy(&self, tag: u32) -> usize {
+        let mut at = self.home(tag);
         while self.slots[at].number != 0 {
             at = if at + 1 == self.slots.len() { 0 } else { at + 1 };
         }
         at
     }
 
-    /// Makes room for `more` numbers.
-    pub(super) fn reserve(&mut self, more: usize, hash_of: impl Fn(usize) -> KeyHash) {
+    /// Makes room for `more` numbers. Slots move in their order, so that this costs little.
+    pub(super) fn reserve(&mut self, more: usize) {
         let keys = self.len + more;
         if keys <= keys_max(self.slots.len()) {
             return;
         }
         let slots = (keys.div_ceil(3) * 4).max(SLOTS_MIN);
-        self.slots = vec![Slot::default(); slots];
-        for number in 0..self.len {
-            let hash = hash_of(number);
-            let place = self.vacancy(hash);
-            self.slots[place] = Slot::new(hash, number as u32);
+        let before = std::mem::replace(&mut self.slots, vec![Slot::default(); slots]);
+        for slot in before.into_iter().filter(|slot| slot.number != 0) {
+            let place = self.vacancy(slot.tag);
+            self.slots[place] = slot;
         }
     }
 
@@ -134,7 +127,8 @@ mod tests {
             any::<u64>(),
             0..4_u64,
             (0..4_u64).prop_map(|hash| !hash),
-            (0..9_u64).prop_map(|hash| hash << 32 | 1)
+            (0..9_u64).prop_map(|hash| hash << 24 | 1),
+            (0..9_u64).prop_map(|hash| !(hash << 48))
         ]
     }
 
@@ -143,9 +137,9 @@ mod tests {
         fn it_numbers_what_is_new_and_finds_all_again(keys in prop::collection::vec((hash(), 0..3_u8), 0..300), reserved in 0..400_usize) {
             let mut index = Index::default();
             let mut known: Vec<(KeyHash, u8)> = Vec::new();
-            index.reserve(reserved, |_| 0);
+            index.reserve(reserved);
             for key in &keys {
-                let (number, new) = index.find_or_insert(key.0, |at| known[at as usize] == *key, |at| known[at].0);
+                let (number, new) = index.find_or_insert(key.0, |at| known[at as usize] == *key);
                 let before = known.iter().position(|other| other == key);
                 prop_assert_eq!((number as usize, new), (before.unwrap_or(known.len()), before.is_none()));
                 if new {
@@ -162,14 +156,14 @@ mod tests {
     #[test]
     fn slots_lie_in_the_order_of_the_hashes_of_a_key_group() {
         let mut index = Index::default();
-        index.reserve(1000, |_| 0);
+        index.reserve(1000);
         let hashes = (0..1000_u64).map(|number| {
             let even = number * (u64::MAX / 1000);
             even & !(0xff << 48) | 0x5a << 48
         });
         let mut hashes: Vec<_> = hashes.collect();
         hashes.sort_unstable();
-        let homes: Vec<_> = hashes.iter().map(|hash| index.home(*hash)).collect();
+        let homes: Vec<_> = hashes.iter().map(|hash| index.home(tag_of(*hash))).collect();
         assert!(homes.is_sorted() && homes[999] - homes[0] > 1200, "{homes:?}");
     }
 }

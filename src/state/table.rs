@@ -75,7 +75,7 @@ impl StateTable {
     pub(crate) fn find_or_insert(&mut self, hash: KeyHash, key: &[u8]) -> (usize, bool) {
         let rows = &self.rows;
         let is_it = |at: u32| rows.is(at as usize, hash, key);
-        let (at, new) = self.index.find_or_insert(hash, is_it, |at| rows.hash(at));
+        let (at, new) = self.index.find_or_insert(hash, is_it);
         if new {
             self.rows.push(hash, key);
             if at.is_multiple_of(64) {
@@ -94,7 +94,7 @@ impl StateTable {
 
     /// Makes room for `more` keys with values like those that are there.
     pub(crate) fn reserve(&mut self, more: usize) {
-        self.index.reserve(more, |at| self.rows.hash(at));
+        self.index.reserve(more);
         self.marks.reserve_exact(more.div_ceil(64));
     }
 
