@@ -8,8 +8,10 @@ use std::borrow::Cow;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
-use crate::record::growth::{extend, push};
+use crate::record::growth::{append_bytes, make_room, push};
 use crate::record::key::KeyHash;
+
+const FULL: &str = "a key table holds at most 2^32 keys and 4 GiB of their bytes";
 
 /// Distinct keys, numbered from 0 in the order of their first insertion.
 #[derive(Debug, Default)]
@@ -56,7 +58,7 @@ impl KeyTable {
     #[inline]
     pub(crate) fn find_or_insert(&mut self, hash: KeyHash, key: &[u8]) -> (usize, bool) {
         let found = self.try_find_or_insert(hash, key);
-        assert!(found.is_some(), "a key table holds at most 2^32 keys and 4 GiB of their bytes");
+        assert!(found.is_some(), "{FULL}");
         found.unwrap_or_default()
     }
 
@@ -77,6 +79,25 @@ impl KeyTable {
                 self.keys.push(at, key);
                 Some((at, true))
             }
+        }
+    }
+
+    /// Adds keys that are known not to be there, none twice.
+    ///
+    /// # Panics
+    /// When the table would outgrow 2^32 keys or 4 GiB of key bytes.
+    #[inline]
+    pub(crate) fn insert_new<'k>(&mut self, new: impl ExactSizeIterator<Item = (KeyHash, &'k [u8])> + Clone) {
+        let KeyTable { index, hashes, keys } = self;
+        let (first, count) = (hashes.len(), new.len());
+        let bytes = new.clone().map(|(_, key)| key.len()).sum();
+        assert!(fits((first + count).saturating_sub(1), keys.bytes.len(), bytes), "{FULL}");
+        make_room(hashes, count);
+        hashes.extend(new.clone().map(|(hash, _)| hash));
+        keys.extend(first, bytes, new.map(|(_, key)| key));
+        index.reserve(count, |&at| hashes[at as usize]);
+        for (at, hash) in (first as u32..).zip(&hashes[first..]) {
+            index.insert_unique(*hash, at, |&at| hashes[at as usize]);
         }
     }
 
@@ -132,10 +153,24 @@ impl KeyBytes {
         }
     }
 
+    /// Appends keys of so many bytes in all, the first of which has the number `at`.
+    #[inline]
+    fn extend<'k>(&mut self, at: usize, bytes: usize, keys: impl Iterator<Item = &'k [u8]> + Clone) {
+        if at == 0 || !self.bounds.is_empty() || keys.clone().any(|key| key.len() != self.width) {
+            (at..).zip(keys).for_each(|(at, key)| self.push(at, key));
+            return;
+        }
+        make_room(&mut self.bytes, bytes);
+        for key in keys {
+            append_bytes(&mut self.bytes, key);
+        }
+    }
+
     /// Appends the key of number `at`.
     #[inline]
     fn push(&mut self, at: usize, key: &[u8]) {
-        extend(&mut self.bytes, key);
+        make_room(&mut self.bytes, key.len());
+        append_bytes(&mut self.bytes, key);
         if self.bounds.is_empty() {
             if key.len() == self.width {
                 return;
@@ -190,6 +225,35 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn many_new_keys_are_as_one_after_the_other(
+            width in 0..10_usize,
+            widths in prop::collection::vec(0..10_usize, 0..40),
+            counts in prop::collection::vec(0..70_usize, 0..6),
+        ) {
+            // Of one width as long as the others do not come in.
+            let key = |number: usize| {
+                let width = number.checked_sub(90).and_then(|at| widths.get(at)).map_or(width, |width| *width);
+                [&number.to_be_bytes()[6..], &vec![7; width]].concat()
+            };
+            let hash = |number: usize| (number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let (mut table, mut one_by_one) = (KeyTable::default(), KeyTable::default());
+            for count in counts {
+                let first = table.len();
+                let keys: Vec<_> = (first..first + count).map(key).collect();
+                let keys: Vec<_> = (first..).zip(&keys).map(|(number, key)| (hash(number), key.as_slice())).collect();
+                table.insert_new(keys.iter().copied());
+                for (hash, key) in keys {
+                    one_by_one.find_or_insert(hash, key);
+                }
+            }
+            prop_assert!(table.iter().eq(one_by_one.iter()));
+            for number in 0..table.len() {
+                prop_assert_eq!(table.find(hash(number), &key(number)), Some(number));
+                prop_assert_eq!(table.find_or_insert(hash(number), &key(number)), (number, false));
+            }
+        }
+
         /// Hashes of three values only, so that nearly every probe meets a colliding key.
         #[test]
         fn it_numbers_keys_like_a_map_does(keys in prop::collection::vec((0u64..3, "[a-c]{0,3}"), 0..200)) {

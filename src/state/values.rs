@@ -1,6 +1,6 @@
 //! The values of numbered keys: side by side as long as all are of one small width, in slots otherwise.
 
-use crate::record::growth::{extend, make_room, push};
+use crate::record::growth::{append_bytes, extend, make_room, push};
 
 /// Replaced values take at most this much, or as much as there are others, until the next checkpoint.
 const GARBAGE_MIN: usize = 1 << 20;
@@ -46,6 +46,22 @@ impl Values {
             self.bytes.resize(self.bytes.len() + self.width, 0);
         } else {
             push(&mut self.slots, Slot::default());
+        }
+    }
+
+    /// Whether it is a value like the others, which lie side by side.
+    #[inline]
+    pub(super) fn lies_beside(&self, value: Option<&[u8]>) -> bool {
+        self.slots.is_empty() && value.is_some_and(|value| value.len() == self.width)
+    }
+
+    /// Adds more keys, each with such a value.
+    pub(super) fn extend<'v>(&mut self, values: impl Iterator<Item = &'v [u8]> + Clone) {
+        let bytes = values.clone().count() * self.width;
+        self.expect_room(bytes);
+        make_room(&mut self.bytes, bytes);
+        for value in values {
+            append_bytes(&mut self.bytes, value);
         }
     }
 
