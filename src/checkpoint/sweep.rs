@@ -2,6 +2,8 @@
 //!
 //! Until it has found everything sound no checkpoint is taken, and so nothing is pruned: whatever a walk back needs that was
 //! there at the start is still there when damage comes to light, and no checkpoint refers to what nobody has looked at.
+//!
+//! A batch that reads all of a part checks it as the sweep would, so that the sweep need not read it again.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -18,13 +20,15 @@ use crate::time::{Stopwatch, WakeUp};
 #[cfg(target_os = "linux")]
 const NICE: i32 = 10;
 
-/// A sweep that a test holds looks again after this.
-const HELD: Duration = Duration::from_millis(1);
+/// A sweep that waits looks again after this.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// Checks what is left of the state while batches run.
 #[derive(Debug)]
 pub(crate) struct Sweep {
     work: Arc<Work>,
+    /// Until it begins.
+    segments: Vec<Arc<Segment>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -44,23 +48,31 @@ impl Work {
         self.parts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn verify(&self, (operator, part): &(String, GroupSource)) -> Result<()> {
-        part.verify(operator, || self.is_told_to_stop.load(Ordering::Relaxed))?;
+    /// Returns whether it had to be read.
+    fn verify(&self, (operator, part): &(String, GroupSource)) -> Result<bool> {
+        let awaits_check = part.awaits_check();
+        if awaits_check {
+            part.verify(operator, || self.is_told_to_stop.load(Ordering::Relaxed))?;
+        }
         self.left.fetch_sub(1, Ordering::SeqCst);
-        Ok(())
+        Ok(awaits_check)
     }
 
-    fn run(&self, disk: &Disk) -> Result<()> {
+    fn run(&self, disk: &Disk, segments: &[Arc<Segment>]) -> Result<()> {
         let pause = WakeUp::new();
+        let checked = || segments.iter().map(|segment| segment.checked()).sum::<usize>();
+        let mut known = checked();
         loop {
-            if disk.holds_sweep() && !self.is_told_to_stop.load(Ordering::Relaxed) && !self.parts().is_empty()
-            {
-                pause.wait_for(pause.seen(), HELD);
+            let is_held = disk.holds_sweep() && !self.is_told_to_stop.load(Ordering::Relaxed);
+            // While others read parts whole, which checks them, going on would have them read twice.
+            let before = std::mem::replace(&mut known, checked());
+            if (is_held || before < known) && !self.parts().is_empty() {
+                pause.wait_for(pause.seen(), PAUSE);
                 continue;
             }
             let next = self.parts().pop();
             let Some(part) = next else { return Ok(()) };
-            self.verify(&part)?;
+            known += usize::from(self.verify(&part)?);
         }
     }
 }
@@ -69,6 +81,7 @@ impl Sweep {
     /// The sweep of these segments, which is not begun.
     pub(crate) fn of(segments: &[Arc<Segment>]) -> Self {
         let mut parts: Vec<_> = segments.iter().flat_map(Segment::parts).collect();
+        parts.iter().for_each(|(_, part)| part.await_check());
         parts.reverse();
         let left = AtomicUsize::new(parts.len());
         let work = Work {
@@ -77,7 +90,7 @@ impl Sweep {
             is_told_to_stop: AtomicBool::new(false),
             failure: OnceLock::new(),
         };
-        Sweep { work: Arc::new(work), thread: None }
+        Sweep { work: Arc::new(work), segments: segments.to_vec(), thread: None }
     }
 
     /// Begins in a thread of its own, which wakes the driver at its end, unless it has begun.
@@ -86,11 +99,12 @@ impl Sweep {
             return Ok(());
         }
         let (work, disk, wake) = (self.work.clone(), disk.clone(), wake.clone());
+        let segments = std::mem::take(&mut self.segments);
         let thread = std::thread::Builder::new().name("millpond-sweep".to_owned());
         let thread = thread.spawn(move || {
             be_nice();
             let watch = Stopwatch::start();
-            match work.run(&disk) {
+            match work.run(&disk, &segments) {
                 Ok(()) => tracing::info!(took = ?watch.elapsed(), "all of the state was read and is sound"),
                 Err(error) if error.kind() == ErrorKind::Stopped => {}
                 Err(error) => drop(work.failure.set((error.kind(), error.chain()))),
@@ -120,6 +134,7 @@ impl Sweep {
         let rest = std::mem::take(&mut *self.work.parts());
         executor
             .run_stage("check the state", rest.len(), |_, at| self.work.verify(&rest[rest.len() - 1 - at]))?;
+        self.segments.clear();
         self.join();
         self.check()?;
         match self.is_over() {
@@ -161,3 +176,96 @@ fn be_nice() {
 
 #[cfg(not(target_os = "linux"))]
 fn be_nice() {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::records::SegmentHeader;
+    use crate::format::segment::Entry;
+    use crate::id::SegmentId;
+    use crate::store::StorePaths;
+    use crate::store::late_damage::LateDamage;
+    use crate::store::segments::{EncodedGroup, EncodedOperator, EncodedState, LiveSize, write_segment};
+
+    /// A segment of three parts.
+    fn segment(paths: &StorePaths) -> (Arc<Segment>, Arc<LateDamage>) {
+        std::fs::create_dir(paths.state()).unwrap();
+        let group = |group: usize| {
+            let keys: Vec<_> = (0..1_000_u64).map(u64::to_be_bytes).collect();
+            let entries =
+                keys.iter().map(|key| Entry { hash: u64::from_be_bytes(*key), key, value: Some(b"value") });
+            EncodedGroup::encode(group, true, LiveSize::default(), entries).unwrap()
+        };
+        let groups = (0..3).map(group).collect();
+        let operator = EncodedOperator { name: "totals".into(), schema: "bytes".into(), groups };
+        let (header, state) =
+            (SegmentHeader { store: [1; 16], checkpoint: 1 }, EncodedState { operators: vec![operator] });
+        let written = write_segment(&Disk::default(), paths, SegmentId(1), &header, &state).unwrap();
+        let (segment, damage) =
+            (Segment::open(paths, [1; 16], &written).unwrap(), Arc::<LateDamage>::default());
+        segment.watch(&damage);
+        (Arc::new(segment), damage)
+    }
+
+    fn damage(paths: &StorePaths, part: &GroupSource) {
+        let path = paths.state().join("1.segment");
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[part.group.pages[1].offset as usize + 100] ^= 1;
+        std::fs::write(path, bytes).unwrap();
+    }
+
+    /// What was read whole before is damaged after that, and nobody sees it.
+    #[test]
+    fn what_a_batch_has_read_whole_is_not_read_again() {
+        for at_once in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let paths = StorePaths::new(dir.path());
+            let (segment, found) = segment(&paths);
+            let parts = segment.groups_of("totals");
+            let mut sweep = Sweep::of(std::slice::from_ref(&segment));
+            for part in &parts[..2] {
+                part.load(&mut Vec::new(), |_| Ok(())).unwrap();
+                damage(&paths, part);
+            }
+            assert!(!sweep.is_over());
+            if at_once {
+                sweep.finish(&Executor::new(2, 1).unwrap()).unwrap();
+            } else {
+                sweep.begin(&Disk::default(), &WakeUp::new()).unwrap();
+                sweep.join();
+            }
+            assert!(sweep.is_over() && sweep.check().is_ok() && found.found().is_none());
+            assert!(parts.iter().all(|part| !part.awaits_check()));
+            // Nothing holds the file any longer.
+            drop((sweep, parts));
+            assert_eq!(Arc::strong_count(&segment), 1);
+        }
+    }
+
+    #[test]
+    fn what_a_batch_has_read_in_part_is_read_all_the_same() {
+        for at_once in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let paths = StorePaths::new(dir.path());
+            let (segment, found) = segment(&paths);
+            let parts = segment.groups_of("totals");
+            let mut sweep = Sweep::of(&[segment]);
+            damage(&paths, &parts[2]);
+            assert!(parts[2].find(0, &0_u64.to_be_bytes(), &mut Vec::new()).unwrap().is_some());
+            assert!(parts[2].load(&mut Vec::new(), |_| Ok(())).is_err());
+            for part in &parts[..2] {
+                part.load(&mut Vec::new(), |_| Ok(())).unwrap();
+            }
+            if at_once {
+                assert_eq!(
+                    sweep.finish(&Executor::new(2, 1).unwrap()).unwrap_err().kind(),
+                    ErrorKind::Corrupt
+                );
+            } else {
+                sweep.begin(&Disk::default(), &WakeUp::new()).unwrap();
+                sweep.join();
+            }
+            assert!(!sweep.is_over() && found.found().is_some());
+        }
+    }
+}

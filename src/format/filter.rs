@@ -16,14 +16,15 @@ const SALTS: [u32; 8] =
     [0x47b6_137b, 0x4497_4d91, 0x8824_ad5b, 0xa2b7_289d, 0x7054_95c7, 0x2df1_424b, 0x9efc_4947, 0x5c6b_fb31];
 
 /// The block of a hash: of its low half, because all hashes of a key group share bits of the high one.
+#[inline]
 fn block_of(hash: u64, blocks: usize) -> usize {
     (((hash & u64::from(u32::MAX)) * blocks as u64) >> 32) as usize
 }
 
-/// The bit of a hash in the word of its block that goes with `salt`.
+/// The number of a hash's bit in the word of its block that goes with `salt`.
 #[inline]
 fn bit_of(hash: u64, salt: u32) -> u32 {
-    1 << (((hash >> 32) as u32).wrapping_mul(salt) >> 27)
+    ((hash >> 32) as u32).wrapping_mul(salt) >> 27
 }
 
 /// The filter of entries with these hashes.
@@ -32,7 +33,7 @@ pub(crate) fn filter_of(hashes: &[u64]) -> Vec<u8> {
     let count = blocks.len();
     for hash in hashes {
         for (word, salt) in blocks[block_of(*hash, count)].iter_mut().zip(&SALTS) {
-            *word |= bit_of(*hash, *salt);
+            *word |= 1 << bit_of(*hash, *salt);
         }
     }
     let mut bytes = Vec::with_capacity(count * FILTER_BLOCK_BYTES);
@@ -59,9 +60,15 @@ impl<'a> Filter<'a> {
     }
 
     /// Whether there may be an entry with this hash; if not, there is none.
+    #[inline]
     pub(crate) fn may_hold(&self, hash: u64) -> bool {
         let (words, _) = self.blocks[block_of(hash, self.blocks.len())].as_chunks::<4>();
-        words.iter().zip(&SALTS).all(|(word, salt)| u32::from_le_bytes(*word) & bit_of(hash, *salt) != 0)
+        let mut all = 1;
+        // All bits are looked at: of the keys of a part, which are asked for most, all are set.
+        for (at, salt) in SALTS.iter().enumerate() {
+            all &= u32::from_le_bytes(words[at]) >> bit_of(hash, *salt);
+        }
+        all == 1
     }
 }
 

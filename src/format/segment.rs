@@ -66,8 +66,10 @@ pub(crate) struct Entries<'a> {
 }
 
 impl<'a> Entries<'a> {
-    #[inline]
-    fn take(&mut self) -> Option<Entry<'a>> {
+    /// The next one; `None` also where the rest is none, which [`finish`](Self::finish) tells. This takes half the time
+    /// of a step of the iterator, whose results go through memory.
+    #[inline(always)]
+    pub(crate) fn take_next(&mut self) -> Option<Entry<'a>> {
         let (header, tail) = self.rest.split_first_chunk::<ENTRY_HEADER_BYTES>()?;
         let word =
             |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
@@ -77,6 +79,17 @@ impl<'a> Entries<'a> {
         let value = (key_length & TOMBSTONE == 0).then_some(value);
         self.rest = tail;
         Some(Entry { hash: u64::from(word(0)) | u64::from(word(4)) << 32, key, value })
+    }
+
+    /// Whether all of the page was entries.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] when something is left that is none.
+    pub(crate) fn finish(&mut self) -> Result<()> {
+        match std::mem::take(&mut self.rest).len() {
+            0 => Ok(()),
+            left => Err(Error::corrupt(format!("an entry runs over its page ({left} bytes before the end)"))),
+        }
     }
 }
 
@@ -88,14 +101,9 @@ impl<'a> Iterator for Entries<'a> {
         if self.rest.is_empty() {
             return None;
         }
-        match self.take() {
+        match self.take_next() {
             Some(entry) => Some(Ok(entry)),
-            None => {
-                let left = std::mem::take(&mut self.rest).len();
-                Some(Err(Error::corrupt(format!(
-                    "an entry runs over its page ({left} bytes before the end)"
-                ))))
-            }
+            None => self.finish().err().map(Err),
         }
     }
 }

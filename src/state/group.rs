@@ -249,15 +249,12 @@ impl KeyGroup {
     pub(crate) fn load(&mut self) -> Result<()> {
         let stored: u64 = self.cold.iter().map(GroupSource::entries_max).sum();
         let missing = self.size.keys.saturating_sub(self.table.live_keys() as u64).min(stored);
-        let mut missing = Some(missing as usize);
+        let (mut missing, mut bytes) = (Some(missing as usize), Vec::new());
         for part in &self.cold {
             let table = &mut self.table;
-            part.for_each(|entry| {
+            part.load(&mut bytes, |page| {
                 // What is in the table already is newer: it was touched, or came from a newer part.
-                let (at, new) = table.find_or_insert(entry.hash, entry.key);
-                if new {
-                    table.restore(at, entry.value);
-                }
+                table.restore_absent(page);
                 // How wide the entries are is known now.
                 if let Some(missing) = missing.take() {
                     table.reserve(missing);

@@ -77,13 +77,33 @@ impl Index {
             Err(place) => place,
         };
         if self.len == keys_max(self.slots.len()) {
-            self.reserve((self.len / 3).max(1));
+            self.grow();
             place = self.vacancy(tag);
         }
+        (self.put(place, tag), true)
+    }
+
+    /// Gives the next number to what has this hash and is not there.
+    #[inline]
+    pub(super) fn insert_new(&mut self, hash: KeyHash) {
+        if self.len == keys_max(self.slots.len()) {
+            self.grow();
+        }
+        let tag = tag_of(hash);
+        self.put(self.vacancy(tag), tag);
+    }
+
+    #[inline]
+    fn put(&mut self, place: usize, tag: u32) -> u32 {
         let number = self.len as u32;
         self.slots[place] = Slot { tag, number: number + 1 };
         self.len += 1;
-        (number, true)
+        number
+    }
+
+    #[cold]
+    fn grow(&mut self) {
+        self.reserve((self.len / 3).max(1));
     }
 
     /// The slot for something new.

@@ -194,23 +194,44 @@ impl Rows {
         if !self.layout.key.takes(key.len()) {
             self.make_room_for_key(key.len());
         }
+        let value_bytes = self.layout.bytes - self.layout.value_at;
+        let chunk = self.begin_row(hash, key);
+        chunk.resize(chunk.len() + value_bytes, 0);
+    }
+
+    /// Whether a row has room for this key and its value.
+    #[inline]
+    pub(super) fn takes(&self, key: &[u8], value: Option<&[u8]>) -> bool {
+        let fits = |value: &[u8]| self.layout.value == Cell::Inline(value.len());
+        self.layout.key.takes(key.len()) && value.is_some_and(fits)
+    }
+
+    /// Appends a key with its value, for which a row has room.
+    ///
+    /// # Panics
+    /// As [`push`](Self::push).
+    #[inline]
+    pub(super) fn push_whole(&mut self, hash: KeyHash, key: &[u8], value: &[u8]) {
+        debug_assert!(self.takes(key, Some(value)), "there is no room for it in a row");
+        append_bytes(self.begin_row(hash, key), value);
+    }
+
+    /// Appends a row up to its value, which has to follow.
+    #[inline]
+    fn begin_row(&mut self, hash: KeyHash, key: &[u8]) -> &mut Vec<u8> {
         assert!(self.len < u32::MAX as usize, "a key group holds at most 2^32 keys");
-        let Layout { key: cell, value_at, bytes, .. } = self.layout;
-        let chunk = chunk_with_room(&mut self.chunks, self.len, bytes);
+        let chunk = chunk_with_room(&mut self.chunks, self.len, self.layout.bytes);
         append_bytes(chunk, &hash.to_le_bytes());
-        match cell {
+        match self.layout.key {
             Cell::Inline(_) => append_bytes(chunk, key),
             Cell::Placed => {
                 extend(&mut self.keys, key);
-                assert!(
-                    self.keys.len() <= u32::MAX as usize,
-                    "the keys of one key group take more than 4 GiB"
-                );
+                assert!(self.keys.len() <= u32::MAX as usize, "the keys of a key group take more than 4 GiB");
                 chunk.extend_from_slice(&(self.keys.len() as u32).to_le_bytes());
             }
         }
-        chunk.resize(chunk.len() + bytes - value_at, 0);
         self.len += 1;
+        chunk
     }
 
     /// The first key decides how wide keys are, one of another width that they are not in their rows.
@@ -362,7 +383,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
+        #![proptest_config(crate::cases::cases(64))]
         /// Whatever comes at first, and whichever keys have a value when it does not fit any more.
         #[test]
         fn rows_give_back_what_they_were_given(widths in widths(), valueless in 1..5_usize) {

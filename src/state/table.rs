@@ -1,5 +1,7 @@
 //! One key group's live table: byte keys to byte values, with what changed since the last checkpoint.
 
+use std::ops::Range;
+
 use crate::format::segment::{Entry, entry_bytes};
 use crate::record::KeyHash;
 use crate::record::growth::push;
@@ -31,6 +33,9 @@ pub(crate) struct StateTable {
     /// How often keys were given new numbers.
     numbering: u64,
 }
+
+/// So many keys are looked for at once, a bit of a word for each.
+const ABSENT_AT_ONCE: usize = u64::BITS as usize;
 
 #[inline]
 fn bit(at: usize) -> u64 {
@@ -90,6 +95,55 @@ impl StateTable {
         let guesses = hashes.map(|hash| self.index.guess(hash));
         let seen = guesses.flatten().fold(0, |seen, at| seen ^ self.rows.hash(at as usize));
         std::hint::black_box(seen);
+    }
+
+    /// Adds what a checkpoint holds of the keys that are not there yet; the first entry of a key counts.
+    pub(crate) fn restore_absent(&mut self, entries: &[Entry<'_>]) {
+        for some in entries.chunks(ABSENT_AT_ONCE) {
+            // In a part no key comes twice: all can be looked for before the first is added. The looks do not wait for
+            // each other then, nor for what is written.
+            let none_twice = some.is_sorted_by(|a, b| a.hash < b.hash || (a.hash == b.hash && a.key < b.key));
+            for some in some.chunks(if none_twice { ABSENT_AT_ONCE } else { 1 }) {
+                let mut absent = 0_u64;
+                for (at, entry) in some.iter().enumerate() {
+                    absent |= u64::from(self.find(entry.hash, entry.key).is_none()) << at;
+                }
+                for run in runs_of(absent) {
+                    let new = &some[run];
+                    if new.iter().all(|entry| self.rows.takes(entry.key, entry.value)) {
+                        self.restore_beside(new);
+                    } else {
+                        new.iter().for_each(|entry| self.restore_new(*entry));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Adds a key that is not there, with what a checkpoint holds of it.
+    fn restore_new(&mut self, Entry { hash, key, value }: Entry<'_>) {
+        let (at, _) = self.find_or_insert(hash, key);
+        self.restore(at, value);
+    }
+
+    /// Adds keys that are not there, and whose values lie side by side with those of others.
+    fn restore_beside(&mut self, new: &[Entry<'_>]) {
+        let mut at = self.len();
+        for entry in new {
+            self.index.insert_new(entry.hash);
+            self.rows.push_whole(entry.hash, entry.key, entry.value.unwrap_or_default());
+        }
+        self.live_keys += new.len();
+        let bytes = new.iter().map(|entry| entry_bytes(entry.key, entry.value));
+        self.live_bytes += bytes.sum::<usize>() as u64;
+        while at < self.len() {
+            if at.is_multiple_of(64) {
+                push(&mut self.marks, Marks::default());
+            }
+            let ones = (self.len() - at).min(64 - at % 64);
+            self.marks[at / 64].live |= u64::MAX >> (64 - ones) << (at % 64);
+            at += ones;
+        }
     }
 
     /// Makes room for `more` keys with values like those that are there.
@@ -227,6 +281,21 @@ impl StateTable {
     }
 }
 
+/// The runs of bits that are set, ascending.
+fn runs_of(mut bits: u64) -> impl Iterator<Item = Range<usize>> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        if bits == 0 {
+            return None;
+        }
+        let start = at + bits.trailing_zeros() as usize;
+        let end = start + (!(bits >> (start - at))).trailing_zeros() as usize;
+        bits = bits.checked_shr((end - at) as u32).unwrap_or(0);
+        at = end;
+        Some(start..end)
+    })
+}
+
 /// The numbers of the bits that are set, ascending.
 pub(super) fn numbers_in(bits: &[u64]) -> impl Iterator<Item = usize> {
     bits.iter().enumerate().flat_map(|(word, &bits)| {
@@ -286,7 +355,82 @@ mod tests {
         assert_eq!(table.live_bytes(), 300_000 * 32);
     }
 
+    /// What a table has of a key, and whether it was changed.
+    type Row = (u64, Vec<u8>, Option<Vec<u8>>, bool);
+
+    fn rows(table: &StateTable) -> Vec<Row> {
+        let row = |at| {
+            let Entry { hash, key, value } = table.entry(at);
+            (hash, key.to_vec(), value.map(<[u8]>::to_vec), table.is_dirty(at as usize))
+        };
+        (0..table.len() as u32).map(row).collect()
+    }
+
+    /// Keys with what each part says of them; few parts are in order, or of one width.
+    fn parts() -> impl Strategy<Value = Vec<Vec<(u64, Vec<u8>, Option<Vec<u8>>)>>> {
+        let one_width = prop::option::weighted(0.98, prop::collection::vec(any::<u8>(), 3));
+        let value =
+            prop_oneof![9 => one_width, 1 => prop::option::of(prop::collection::vec(any::<u8>(), 0..70))];
+        let entry = (0..400_u16, value)
+            .prop_map(|(key, value)| (u64::from(key) / 2, key.to_be_bytes().to_vec(), value));
+        let part =
+            (prop::collection::vec(entry, 0..300), any::<bool>()).prop_map(|(mut entries, as_written)| {
+                if as_written {
+                    entries.sort_unstable();
+                    entries.dedup_by(|a, b| a.1 == b.1);
+                }
+                entries
+            });
+        prop::collection::vec(part, 0..4)
+    }
+
     proptest! {
+        #[test]
+        fn runs_are_those_of_the_bits(bits in any::<u64>(), more in any::<u64>()) {
+            for bits in [bits, bits | more, bits & more, 0, u64::MAX, 1, 1 << 63] {
+                let runs: Vec<_> = runs_of(bits).collect();
+                prop_assert!(runs.iter().zip(runs.iter().skip(1)).all(|(a, b)| a.end < b.start));
+                let marked = runs.into_iter().flatten().fold(0_u64, |marked, at| marked | 1 << at);
+                prop_assert_eq!(marked, bits);
+            }
+        }
+
+        /// Over what a batch has changed and touched already.
+        #[test]
+        fn many_entries_at_once_are_as_one_after_the_other(
+            changed in prop::collection::vec((0..400_u16, prop::option::of(prop::collection::vec(any::<u8>(), 3))), 0..5),
+            parts in parts(),
+        ) {
+            let (mut table, mut one_by_one) = (StateTable::default(), StateTable::default());
+            for table in [&mut table, &mut one_by_one] {
+                for (key, value) in &changed {
+                    let (at, _) = table.find_or_insert(u64::from(*key) / 2, &key.to_be_bytes());
+                    table.change(at, value.as_deref());
+                }
+            }
+            for part in &parts {
+                let entries: Vec<_> = part.iter().map(|(hash, key, value)| Entry { hash: *hash, key, value: value.as_deref() }).collect();
+                table.restore_absent(&entries);
+                for entry in entries {
+                    let (at, new) = one_by_one.find_or_insert(entry.hash, entry.key);
+                    if new {
+                        one_by_one.restore(at, entry.value);
+                    }
+                }
+            }
+            for value in [Some(&b"abc"[..]), None, Some(b"wider")] {
+                prop_assert_eq!(rows(&table), rows(&one_by_one));
+                let counts = |table: &StateTable| (table.live_keys(), table.live_bytes(), table.changed_keys());
+                prop_assert_eq!(counts(&table), counts(&one_by_one));
+                for at in 0..table.len() {
+                    prop_assert_eq!(table.find(table.hash(at), table.key(at)), Some(at));
+                }
+                for table in [&mut table, &mut one_by_one] {
+                    (0..table.len()).step_by(7).for_each(|at| table.change(at, value));
+                }
+            }
+        }
+
         #[test]
         fn it_behaves_like_a_map_with_a_change_set(
             // Of one width, of one for long, of many.

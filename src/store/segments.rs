@@ -12,7 +12,9 @@ mod writer;
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::ops::Deref;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use ahead::ReadAhead;
@@ -125,6 +127,8 @@ pub(crate) struct Segment {
     /// Who is told of damage that is found in a page.
     watch: OnceLock<Arc<LateDamage>>,
     filters: ReadAhead,
+    /// How many parts that awaited a check were found sound.
+    checked: AtomicUsize,
 }
 
 /// What a segment holds of one operator.
@@ -132,7 +136,29 @@ pub(crate) struct Segment {
 struct StoredOperator {
     schema: Arc<str>,
     schema_hash: u64,
-    groups: BTreeMap<u16, Arc<GroupDirectory>>,
+    groups: BTreeMap<u16, Arc<StoredGroup>>,
+}
+
+/// What the directory says of a key group, and what is known of it since.
+#[derive(Debug)]
+pub(crate) struct StoredGroup {
+    directory: GroupDirectory,
+    /// The job goes on from it, and nobody has read all of it yet.
+    awaits_check: AtomicBool,
+}
+
+impl From<GroupDirectory> for StoredGroup {
+    fn from(directory: GroupDirectory) -> Self {
+        StoredGroup { directory, awaits_check: AtomicBool::new(false) }
+    }
+}
+
+impl Deref for StoredGroup {
+    type Target = GroupDirectory;
+
+    fn deref(&self) -> &GroupDirectory {
+        &self.directory
+    }
 }
 
 impl Segment {
@@ -165,7 +191,11 @@ impl Segment {
             let stored = StoredOperator {
                 schema_hash: schema_hash(&operator.schema),
                 schema: operator.schema.into(),
-                groups: operator.groups.into_iter().map(|group| (group.group, Arc::new(group))).collect(),
+                groups: operator
+                    .groups
+                    .into_iter()
+                    .map(|group| (group.group, Arc::new(group.into())))
+                    .collect(),
             };
             if stored.groups.len() < listed || segment.operators.contains_key(&operator.name) {
                 let message = format!("its directory has a key group of `{}` twice", operator.name);
@@ -178,8 +208,8 @@ impl Segment {
 
     /// One of which nothing was read yet.
     fn of(id: SegmentId, file: File, path: PathBuf, length: u64) -> Self {
-        let (operators, watch, filters) = Default::default();
-        Segment { id, file, path, length, operators, watch, filters }
+        let (operators, watch, filters, checked) = Default::default();
+        Segment { id, file, path, length, operators, watch, filters, checked }
     }
 
     fn read_directory(&self, store: [u8; 16], directory_crc: u32) -> Result<Directory> {
@@ -294,6 +324,11 @@ impl Segment {
         let _ = self.watch.set(watch.clone());
     }
 
+    /// How many of its parts were found sound since they [await](GroupSource::await_check) that.
+    pub(crate) fn checked(&self) -> usize {
+        self.checked.load(Ordering::SeqCst)
+    }
+
     fn tell(&self, error: Error) -> Error {
         // A page of another version than its segment is damage too, as far as a job that runs is concerned.
         if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Incompatible)
@@ -306,8 +341,7 @@ impl Segment {
 
     /// All that it holds, in the order in which it is in the file, each with its operator.
     pub(crate) fn parts(self: &Arc<Self>) -> Vec<(String, GroupSource)> {
-        let source =
-            |group: &Arc<GroupDirectory>| GroupSource { segment: self.clone(), group: group.clone() };
+        let source = |group: &Arc<StoredGroup>| GroupSource { segment: self.clone(), group: group.clone() };
         let mut parts: Vec<_> =
             self.all_groups().map(|(name, group)| (name.clone(), source(group))).collect();
         parts.sort_by_key(|(_, part)| part.group.pages.first().map_or(0, |page| page.offset));
@@ -319,7 +353,7 @@ impl Segment {
         self.all_groups().fold(0, |sum, (_, group)| sum.saturating_add(group.stored_bytes()))
     }
 
-    fn all_groups(&self) -> impl Iterator<Item = (&String, &Arc<GroupDirectory>)> {
+    fn all_groups(&self) -> impl Iterator<Item = (&String, &Arc<StoredGroup>)> {
         self.operators
             .iter()
             .flat_map(|(name, stored)| stored.groups.values().map(move |group| (name, group)))

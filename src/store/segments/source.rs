@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use super::Segment;
+use super::{Segment, StoredGroup};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::filter::Filter;
 use crate::format::frame::{FrameHeader, FrameKind, HEADER_BYTES, decode_frame};
@@ -14,8 +15,9 @@ use crate::format::segment::{Entry, PAGE_BYTES, entries, entry_bytes};
 use crate::id::SegmentId;
 use crate::store::disk::read_into;
 
-/// A walk over all pages reads about this much at once.
-const CHUNK_BYTES: u64 = 256 << 10;
+/// A walk over all pages reads about this much at once: what the innermost caches keep until it was looked at, and an
+/// allocator hands out again without asking the system.
+const CHUNK_BYTES: u64 = 64 << 10;
 
 /// For each key that is looked up so much of a filter is read: half of what it may spare, which is a page.
 pub(super) const FILTER_BYTES_PER_KEY: u64 = PAGE_BYTES as u64 / 2;
@@ -24,24 +26,25 @@ pub(super) const FILTER_BYTES_PER_KEY: u64 = PAGE_BYTES as u64 / 2;
 #[derive(Clone, Debug)]
 pub(crate) struct GroupSource {
     pub(super) segment: Arc<Segment>,
-    pub(crate) group: Arc<GroupDirectory>,
+    pub(crate) group: Arc<StoredGroup>,
 }
 
 /// Bytes of a segment that were read at once.
 pub(super) struct Chunk<'b> {
     begin: u64,
+    /// So many of the bytes were read; those behind them are of no meaning.
+    length: usize,
     bytes: &'b mut Vec<u8>,
 }
 
 impl<'b> Chunk<'b> {
     pub(super) fn new(bytes: &'b mut Vec<u8>) -> Self {
-        bytes.clear();
-        Chunk { begin: 0, bytes }
+        Chunk { begin: 0, length: 0, bytes }
     }
 
     fn holds(&self, begin: u64, end: u64) -> bool {
         let end = end.max(begin.saturating_add(HEADER_BYTES as u64));
-        begin >= self.begin && end <= self.begin.saturating_add(self.bytes.len() as u64)
+        begin >= self.begin && end <= self.begin.saturating_add(self.length as u64)
     }
 }
 
@@ -100,17 +103,16 @@ impl GroupSource {
             let fits = |at: &usize| self.end_of(*at).saturating_sub(begin) <= most;
             let last = (at + 1..self.group.pages.len()).take_while(fits).last().unwrap_or(at);
             let length = self.end_of(last).saturating_sub(begin).max(HEADER_BYTES as u64).min(left);
-            chunk.begin = begin;
-            chunk.bytes.clear();
+            (chunk.begin, chunk.length) = (begin, 0);
             self.read_to(chunk, length as usize)?;
         }
         let start = (begin - chunk.begin) as usize;
-        let header = FrameHeader::parse(&chunk.bytes[start..])?;
+        let header = FrameHeader::parse(&chunk.bytes[start..chunk.length])?;
         if header.frame_bytes() > left {
             return Err(cut());
         }
         let end = start + header.frame_bytes() as usize;
-        if end > chunk.bytes.len() {
+        if end > chunk.length {
             self.read_to(chunk, end)?;
         }
         let payload = start + HEADER_BYTES..end;
@@ -123,16 +125,20 @@ impl GroupSource {
 
     /// Reads on until the chunk has `length` bytes, which are known to be in the file.
     fn read_to(&self, chunk: &mut Chunk<'_>, length: usize) -> Result<()> {
-        let have = chunk.bytes.len();
-        chunk.bytes.resize(length, 0);
+        let have = chunk.length;
+        if length > chunk.bytes.len() {
+            chunk.bytes.resize(length, 0);
+        }
         let (segment, at) = (&self.segment, chunk.begin + have as u64);
-        let read = read_into(&segment.file, at, &mut chunk.bytes[have..], &segment.path);
-        read.map_err(|cause| Error::io("read", cause))
+        let read = read_into(&segment.file, at, &mut chunk.bytes[have..length], &segment.path);
+        read.map_err(|cause| Error::io("read", cause))?;
+        chunk.length = length;
+        Ok(())
     }
 
     /// The filter, checked, if there is one that takes at most so many bytes.
     pub(super) fn filter<'b>(&self, most: u64, bytes: &'b mut Vec<u8>) -> Result<Option<Filter<'b>>> {
-        let GroupDirectory { filter_bytes, .. } = *self.group;
+        let filter_bytes = self.group.filter_bytes;
         if filter_bytes == 0 || u64::from(filter_bytes) > most {
             return Ok(None);
         }
@@ -140,7 +146,7 @@ impl GroupSource {
     }
 
     fn read_filter<'b>(&self, bytes: &'b mut Vec<u8>) -> Result<Filter<'b>> {
-        let GroupDirectory { group, filter_bytes, filter_offset: at, .. } = *self.group;
+        let GroupDirectory { group, filter_bytes, filter_offset: at, .. } = self.group.directory;
         let left = self.segment.length.checked_sub(at).filter(|left| *left >= u64::from(filter_bytes));
         let left = left.ok_or_else(|| Error::corrupt("it runs over the end of the file"))?;
         bytes.clear();
@@ -173,15 +179,25 @@ impl GroupSource {
     }
 
     /// Calls `each` with every entry, ordered by (hash, key). That they are as many as they should be is checked at the end.
+    #[cfg(any(test, feature = "tool"))]
     pub(crate) fn for_each(&self, mut each: impl FnMut(Entry<'_>) -> Result<()>) -> Result<()> {
-        let mut bytes = Vec::new();
-        let mut chunk = Chunk::new(&mut bytes);
-        let mut found = 0;
+        self.walk(&mut Vec::new(), |page| page.iter().try_for_each(|entry| each(*entry)))
+    }
+
+    /// Calls `each` with the entries of each page.
+    fn walk(&self, bytes: &mut Vec<u8>, mut each: impl FnMut(&[Entry<'_>]) -> Result<()>) -> Result<()> {
+        let mut chunk = Chunk::new(bytes);
+        let (mut found, mut most) = (0, 0);
         for at in 0..self.group.pages.len() {
-            for entry in entries(self.page(at, CHUNK_BYTES, &mut chunk)?) {
-                each(entry.map_err(|error| self.wrong(at, error))?)?;
-                found += 1;
+            let mut rest = entries(self.page(at, CHUNK_BYTES, &mut chunk)?);
+            let mut page = Vec::with_capacity(most);
+            while let Some(entry) = rest.take_next() {
+                page.push(entry);
             }
+            rest.finish().map_err(|error| self.wrong(at, error))?;
+            each(&page)?;
+            found += page.len() as u64;
+            most = most.max(page.len());
         }
         if found != self.group.entries {
             let (path, group) = (self.segment.path.display(), &self.group);
@@ -192,24 +208,52 @@ impl GroupSource {
         Ok(())
     }
 
+    /// The job goes on from it, and all of it is to be checked, by whoever reads all of it first.
+    pub(crate) fn await_check(&self) {
+        self.group.awaits_check.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether that is still to be done.
+    pub(crate) fn awaits_check(&self) -> bool {
+        self.group.awaits_check.load(Ordering::SeqCst)
+    }
+
+    /// As [`for_each`](Self::for_each), but page by page and into a buffer that may be used again. A part that awaits its
+    /// check is checked by this: that its filter leaves nothing out is what a read does not need.
+    pub(crate) fn load(
+        &self,
+        bytes: &mut Vec<u8>,
+        each: impl FnMut(&[Entry<'_>]) -> Result<()>,
+    ) -> Result<()> {
+        if self.awaits_check() { self.check(bytes, each) } else { self.walk(bytes, each) }
+    }
+
+    /// Calls `each` with the entries of each page, and checks that the filter has them.
+    fn check(&self, bytes: &mut Vec<u8>, mut each: impl FnMut(&[Entry<'_>]) -> Result<()>) -> Result<()> {
+        let mut filter = Vec::new();
+        let filter = self.filter(u64::MAX, &mut filter)?;
+        self.walk(bytes, |page| {
+            if let Some(filter) = filter
+                && !page.iter().all(|entry| filter.may_hold(entry.hash))
+            {
+                return Err(self.wrong_filter(Error::corrupt("it leaves out a key that is there")));
+            }
+            each(page)
+        })?;
+        if self.group.awaits_check.swap(false, Ordering::SeqCst) {
+            self.segment.checked.fetch_add(1, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+
     /// Checks every page and the filter, and gives up when `is_told_to_stop`.
     ///
     /// # Errors
     /// The first damage, as [`ErrorKind::Corrupt`], and [`ErrorKind::Stopped`].
     pub(crate) fn verify(&self, operator: &str, is_told_to_stop: impl Fn() -> bool) -> Result<()> {
-        let mut bytes = Vec::new();
-        let checked = self.filter(u64::MAX, &mut bytes).and_then(|filter| {
-            self.for_each(|entry| {
-                if is_told_to_stop() {
-                    return Err(Error::new(ErrorKind::Stopped, "the check of the state was given up"));
-                }
-                match filter {
-                    Some(filter) if !filter.may_hold(entry.hash) => {
-                        Err(self.wrong_filter(Error::corrupt("it leaves out a key that is there")))
-                    }
-                    _ => Ok(()),
-                }
-            })
+        let checked = self.check(&mut Vec::new(), |_| match is_told_to_stop() {
+            true => Err(Error::new(ErrorKind::Stopped, "the check of the state was given up")),
+            false => Ok(()),
         });
         checked.map_err(|error| error.within(format!("state of `{operator}`")))
     }

@@ -115,22 +115,91 @@ fn a_damaged_filter_is_never_used() {
     }
 }
 
+/// Clears a bit of a filter, under a sound checksum.
+fn leave_out_a_key(paths: &StorePaths, filter: std::ops::Range<usize>) {
+    change(paths, |bytes| {
+        let (head, payload) = bytes[filter].split_at_mut(HEADER_BYTES);
+        let set = payload.iter_mut().find(|byte| **byte != 0).unwrap();
+        *set &= *set - 1;
+        head.copy_from_slice(&FrameHeader::for_payload(FrameKind::Filter, 5, &[payload]).unwrap().to_bytes());
+    });
+}
+
 #[test]
 fn a_filter_that_leaves_out_a_key_is_damage() {
     let (_dir, paths) = store();
     let (written, filter) = filtered(&paths, &rows(700, |key| key.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
     let segment = Arc::new(Segment::open(&paths, STORE, &written).unwrap());
     segment.verify().unwrap();
-    change(&paths, |bytes| {
-        let (head, payload) = bytes[filter].split_at_mut(HEADER_BYTES);
-        let set = payload.iter_mut().find(|byte| **byte != 0).unwrap();
-        *set &= *set - 1;
-        head.copy_from_slice(&FrameHeader::for_payload(FrameKind::Filter, 5, &[payload]).unwrap().to_bytes());
-    });
+    leave_out_a_key(&paths, filter);
     let segment = Arc::new(Segment::open(&paths, STORE, &written).unwrap());
     let found = segment.verify().unwrap_err();
     assert_eq!(found.kind(), ErrorKind::Corrupt);
     assert!(found.chain().contains("leaves out a key"), "{}", found.chain());
+}
+
+/// The part that awaits a check, with who is told of damage in it.
+fn awaited(paths: &StorePaths, written: &SegmentRef) -> (GroupSource, Arc<LateDamage>) {
+    let segment = Arc::new(Segment::open(paths, STORE, written).unwrap());
+    let damage = Arc::<LateDamage>::default();
+    segment.watch(&damage);
+    let part = segment.groups_of("totals").remove(0);
+    part.await_check();
+    (part, damage)
+}
+
+fn load(part: &GroupSource) -> Result<Rows> {
+    let mut rows = Rows::new();
+    let row = |entry: &Entry<'_>| ((entry.hash, entry.key.to_vec()), entry.value.map(<[u8]>::to_vec));
+    part.load(&mut Vec::new(), |page| {
+        rows.extend(page.iter().map(row));
+        Ok(())
+    })?;
+    Ok(rows)
+}
+
+#[test]
+fn a_part_that_was_read_whole_awaits_no_check() {
+    for rows in [rows(700, |key| key.wrapping_mul(0x9e37_79b9_7f4a_7c15)), rows(5, |key| key), Rows::new()] {
+        let (_dir, paths) = store();
+        let written = write(&paths, &rows);
+        let (part, damage) = awaited(&paths, &written);
+        // Not by looking keys up, nor by a read that ends early.
+        for (hash, key) in rows.keys() {
+            part.find(*hash, key, &mut Vec::new()).unwrap();
+        }
+        let early = part.load(&mut Vec::new(), |_| Err(Error::new(ErrorKind::Stopped, "early")));
+        assert_eq!((early.is_err(), part.awaits_check()), (!rows.is_empty(), !rows.is_empty()));
+        part.await_check();
+        assert_eq!(load(&part).unwrap(), rows);
+        assert!(!part.awaits_check() && damage.found().is_none());
+        let checked = part.segment().checked();
+        assert_eq!(load(&part).unwrap(), rows);
+        assert_eq!(part.segment().checked(), checked);
+    }
+}
+
+/// Also damage that a read of the keys need not see.
+#[test]
+fn whoever_reads_a_part_whole_that_awaits_a_check_finds_all_that_is_wrong_with_it() {
+    let (_dir, paths) = store();
+    let (written, filter) = filtered(&paths, &rows(700, |key| key.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+    let pages = awaited(&paths, &written).0.group.pages[0].offset as usize;
+    for at in (pages..filter.end).step_by(97).chain([filter.start + 4, filter.end - 1]) {
+        change(&paths, |bytes| bytes[at] ^= 1);
+        let (part, damage) = awaited(&paths, &written);
+        let found = load(&part).unwrap_err();
+        assert!(matches!(found.kind(), ErrorKind::Corrupt | ErrorKind::Incompatible), "byte {at}: {found}");
+        assert!(part.awaits_check() && damage.found().is_some(), "byte {at}: {found}");
+        change(&paths, |bytes| bytes[at] ^= 1);
+    }
+    leave_out_a_key(&paths, filter);
+    let (part, damage) = awaited(&paths, &written);
+    assert!(load(&part).unwrap_err().chain().contains("leaves out a key"));
+    assert!(part.awaits_check() && damage.found().is_some_and(|what| what.contains("leaves out a key")));
+    // What awaits no check has been checked, or was written by this process: its filter is not read again.
+    let part = Arc::new(Segment::open(&paths, STORE, &written).unwrap()).groups_of("totals").remove(0);
+    assert_eq!(load(&part).unwrap().len(), 700);
 }
 
 #[test]
