@@ -18,11 +18,11 @@ use crate::state::upgrade::Convert;
 use crate::store::segments::{EncodedGroup, GroupEncoder, GroupSource, LiveSize};
 
 /// Once this share of a group's keys was looked up in segments, reading the rest at once costs less. A lookup takes what
-/// some 45 keys take to read.
+/// more than 45 keys take to read.
 const COLD_LOOKUPS_SHARE: u64 = 32;
 
 /// The same where nothing has to leave memory again: what is in use goes on being used, and is read once.
-const COLD_LOOKUPS_SHARE_UNLIMITED: u64 = 128;
+const COLD_LOOKUPS_SHARE_UNLIMITED: u64 = 256;
 
 /// ... but never before this many lookups.
 const COLD_LOOKUPS_MIN: u64 = 8;
