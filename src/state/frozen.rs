@@ -8,9 +8,12 @@ use std::num::NonZeroU32;
 
 use crate::format::segment::Entry;
 use crate::state::group::GroupChanges;
-use crate::state::order::in_order;
+use crate::state::order::{Place, in_order};
 use crate::state::table::{StateTable, numbers_in};
 use crate::store::segments::LiveSize;
+
+/// The rows of so many keys are looked at together before the first of them is laid out.
+const LOOKED_AT_ONCE: usize = 64;
 
 #[derive(Debug)]
 pub(super) struct Frozen {
@@ -50,7 +53,22 @@ impl Frozen {
 
     /// What the checkpoint has to hold of what is in memory, ordered by (hash, key), as it was. Without a value are keys that
     /// have none.
-    pub(super) fn entries<'a>(&'a self, table: &'a StateTable) -> impl Iterator<Item = Entry<'a>> {
+    pub(super) fn entries<'a>(&'a self, table: &'a StateTable) -> impl ExactSizeIterator<Item = Entry<'a>> {
+        let ordered = in_order(self.places(table), |held| table.key(held.key as usize));
+        (0..ordered.len()).map(move |at| {
+            if at.is_multiple_of(LOOKED_AT_ONCE) {
+                let next = &ordered[at..ordered.len().min(at + LOOKED_AT_ONCE)];
+                table.look_at(next.iter().map(|(_, held)| held.key));
+            }
+            let (hash, Held { key, kept }) = ordered[at];
+            let in_table = || table.value(key as usize);
+            let value = kept.map_or_else(in_table, |change| self.kept.value(change.get() as usize - 1));
+            Entry { hash, key: table.key(key as usize), value }
+        })
+    }
+
+    /// The keys that it has to hold.
+    fn places(&self, table: &StateTable) -> Vec<Place<Held>> {
         let beyond = if self.base { self.in_table.len() * 64..table.len() } else { 0..0 };
         let in_table = numbers_in(&self.in_table).filter(|at| *at < table.len()).chain(beyond.clone());
         let count: u32 = self.in_table.iter().map(|bits| bits.count_ones()).sum();
@@ -61,12 +79,7 @@ impl Frozen {
                 (table.hash(key as usize), Held { key, kept: NonZeroU32::new(change) })
             }),
         );
-        let ordered = in_order(places, |held| table.key(held.key as usize));
-        ordered.into_iter().map(|(hash, Held { key, kept })| {
-            let in_table = || table.value(key as usize);
-            let value = kept.map_or_else(in_table, |change| self.kept.value(change.get() as usize - 1));
-            Entry { hash, key: table.key(key as usize), value }
-        })
+        places
     }
 
     /// Bytes of memory held.

@@ -464,6 +464,7 @@ impl KeyGroup {
         let Some(frozen) = &self.frozen else { return Ok(None) };
         let mut encoder = GroupEncoder::new(group, frozen.base, frozen.live);
         let entries = frozen.entries(&self.table);
+        encoder.reserve(entries.len());
         if frozen.base {
             for_each_merged(entries.collect(), &self.cold, |entry| encoder.push(entry))?;
         } else {

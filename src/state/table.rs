@@ -92,9 +92,12 @@ impl StateTable {
 
     /// Looks at what looking these keys up will need, so that the memory that is far away is waited for together.
     pub(super) fn look_ahead(&self, hashes: impl Iterator<Item = KeyHash>) {
-        let guesses = hashes.map(|hash| self.index.guess(hash));
-        let seen = guesses.flatten().fold(0, |seen, at| seen ^ self.rows.hash(at as usize));
-        std::hint::black_box(seen);
+        self.look_at(hashes.filter_map(|hash| self.index.guess(hash)));
+    }
+
+    /// Looks at the rows of these keys, for the same reason.
+    pub(super) fn look_at(&self, numbers: impl Iterator<Item = u32>) {
+        std::hint::black_box(numbers.fold(0, |seen, at| seen ^ self.rows.hash(at as usize)));
     }
 
     /// Adds what a checkpoint holds of the keys that are not there yet; the first entry of a key counts.

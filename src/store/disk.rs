@@ -91,16 +91,6 @@ impl Disk {
         file.write_all_at(bytes, 0).map_err(|cause| Error::io(format!("write to {}", path.display()), cause))
     }
 
-    /// Asks the file system for space behind what a file holds, which changes neither its bytes nor its length. Returns
-    /// whether there is such space; without it everything is as it would be, only slower.
-    pub(crate) fn reserve(file: &File, from: u64, bytes: u64, path: &Path) -> bool {
-        let reserved = allocate_behind(file, from, bytes);
-        if let Err(error) = &reserved {
-            tracing::debug!(%error, path = %path.display(), "no space is reserved");
-        }
-        reserved.is_ok()
-    }
-
     /// Makes the file's bytes and length durable.
     pub(crate) fn sync(&self, file: &File, path: &Path) -> Result<()> {
         self.step("sync", path)?;
@@ -160,16 +150,6 @@ impl Disk {
             _ => Ok(()),
         }
     }
-}
-
-#[cfg(target_os = "linux")]
-fn allocate_behind(file: &File, from: u64, bytes: u64) -> std::io::Result<()> {
-    Ok(rustix::fs::fallocate(file, rustix::fs::FallocateFlags::KEEP_SIZE, from, bytes)?)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn allocate_behind(_: &File, _: u64, _: u64) -> std::io::Result<()> {
-    Err(std::io::ErrorKind::Unsupported.into())
 }
 
 /// Opens a stored file to read it.

@@ -22,10 +22,6 @@ pub(crate) const BLOCK_DATA_AT: usize = HEADER_BYTES + BLOCK_HEADER_BYTES;
 /// A new extent is begun when the current one holds this much.
 const EXTENT_BYTES: u64 = 64 << 20;
 
-/// An extent that holds this much has space reserved for as much again, step by step: a sync need not find it then. One
-/// that holds less may not go on for long.
-const RESERVED_BYTES: u64 = 8 << 20;
-
 pub(super) fn extent_path(paths: &StorePaths, extent: ExtentId) -> PathBuf {
     paths.root.join(extent_name(extent))
 }
@@ -120,21 +116,8 @@ struct OpenExtent {
     path: PathBuf,
     length: u64,
     durable: u64,
-    /// Space is there, or was asked for in vain, up to here.
-    reserved: u64,
     /// The newest extent before this one and how far it is durable.
     before: (u64, u64),
-}
-
-impl OpenExtent {
-    /// Reserves space for the next blocks where the next one needs more than there is.
-    fn reserve(&mut self, more: u64) {
-        let end = (self.reserved + RESERVED_BYTES).min(EXTENT_BYTES);
-        if self.length + more > self.reserved && end > self.reserved.max(self.length) {
-            let is_there = Disk::reserve(&self.file, self.length, end - self.length, &self.path);
-            self.reserved = if is_there { end } else { u64::MAX };
-        }
-    }
 }
 
 /// Where the log of a store ends: what its next writer goes on from.
@@ -183,7 +166,6 @@ impl ExtentWriter {
         let Some(extent) = self.current.as_mut() else {
             return Err(Error::new(ErrorKind::Stopped, "the receive log has no open extent"));
         };
-        extent.reserve(buffer.len() as u64);
         self.disk.write(&mut extent.file, buffer, &extent.path)?;
         let block = BlockRef {
             block: self.next_block,
@@ -266,8 +248,7 @@ impl ExtentWriter {
         self.index.lock().push((id, self.next_block));
         let length = frame.len() as u64;
         let before = std::mem::replace(&mut self.previous, (id.0, length));
-        self.current =
-            Some(OpenExtent { id, file, path, length, durable: length, reserved: RESERVED_BYTES, before });
+        self.current = Some(OpenExtent { id, file, path, length, durable: length, before });
         Ok(())
     }
 

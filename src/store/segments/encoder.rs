@@ -11,6 +11,9 @@ use super::{EncodedGroup, LiveSize};
 /// A part of fewer pages has no filter: to read that would cost as much as to read the pages.
 const FILTERED_PAGES_MIN: usize = 2;
 
+/// No more is reserved ahead than this: what a group is said to hold may not be what comes.
+const RESERVED_BYTES_MAX: usize = 16 << 20;
+
 /// Lays a key group out entry by entry.
 pub(crate) struct GroupEncoder {
     directory: GroupDirectory,
@@ -35,6 +38,14 @@ impl GroupEncoder {
             pages: Vec::new(),
         };
         GroupEncoder { directory, bytes: Vec::new(), page: Vec::new(), first_hash: 0, hashes: Vec::new() }
+    }
+
+    /// Makes room for `more` entries as large as those that the group holds.
+    pub(crate) fn reserve(&mut self, more: usize) {
+        let GroupDirectory { live_keys, live_bytes, .. } = self.directory;
+        let each = live_bytes.checked_div(live_keys).map_or(0, |bytes| bytes as usize + 1);
+        self.hashes.reserve(more);
+        self.bytes.reserve(more.saturating_mul(each).min(RESERVED_BYTES_MAX));
     }
 
     /// Adds the next entry in the order of (hash, key).
