@@ -9,11 +9,8 @@ use std::num::NonZeroU32;
 use crate::format::segment::Entry;
 use crate::state::group::GroupChanges;
 use crate::state::order::{Place, in_order};
-use crate::state::table::{StateTable, numbers_in};
+use crate::state::table::{LOOKED_AT_ONCE, StateTable, numbers_in};
 use crate::store::segments::LiveSize;
-
-/// The rows of so many keys are looked at together before the first of them is laid out.
-const LOOKED_AT_ONCE: usize = 64;
 
 #[derive(Debug)]
 pub(super) struct Frozen {

@@ -69,6 +69,11 @@ impl Index {
         self.slots.get(self.home(tag_of(hash))).and_then(|slot| slot.number.checked_sub(1))
     }
 
+    /// Looks at the first places of these, so that the memory that is far away is waited for together.
+    pub(super) fn look_ahead(&self, hashes: impl Iterator<Item = KeyHash>) {
+        std::hint::black_box(hashes.filter_map(|hash| self.guess(hash)).fold(0, |seen, at| seen ^ at));
+    }
+
     /// The number of what has this hash and is it; otherwise it gets the next one, as many as there are.
     #[inline]
     pub(super) fn find_or_insert(&mut self, hash: KeyHash, is_it: impl Fn(u32) -> bool) -> (u32, bool) {
@@ -82,16 +87,6 @@ impl Index {
             place = self.vacancy(tag);
         }
         (self.put(place, tag), true)
-    }
-
-    /// Gives the next number to what has this hash and is not there.
-    #[inline]
-    pub(super) fn insert_new(&mut self, hash: KeyHash) {
-        if self.len == keys_max(self.slots.len()) {
-            self.grow();
-        }
-        let tag = tag_of(hash);
-        self.put(self.vacancy(tag), tag);
     }
 
     #[inline]
@@ -183,7 +178,9 @@ mod tests {
                 hashes.sort_unstable();
             }
             let mut index = Index::default();
-            hashes.iter().for_each(|hash| index.insert_new(*hash));
+            for hash in &hashes {
+                index.find_or_insert(*hash, |_| false);
+            }
             let away = |(at, slot): (usize, &Slot)| {
                 let steps = (at + index.slots.len() - index.home(slot.tag)) % index.slots.len();
                 (slot.number != 0).then_some(steps)

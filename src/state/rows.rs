@@ -201,9 +201,8 @@ impl Rows {
 
     /// Whether a row has room for this key and its value.
     #[inline]
-    pub(super) fn takes(&self, key: &[u8], value: Option<&[u8]>) -> bool {
-        let fits = |value: &[u8]| self.layout.value == Cell::Inline(value.len());
-        self.layout.key.takes(key.len()) && value.is_some_and(fits)
+    pub(super) fn takes(&self, key: &[u8], value: &[u8]) -> bool {
+        self.layout.key.takes(key.len()) && self.layout.value == Cell::Inline(value.len())
     }
 
     /// Appends a key with its value, for which a row has room.
@@ -212,7 +211,7 @@ impl Rows {
     /// As [`push`](Self::push).
     #[inline]
     pub(super) fn push_whole(&mut self, hash: KeyHash, key: &[u8], value: &[u8]) {
-        debug_assert!(self.takes(key, Some(value)), "there is no room for it in a row");
+        debug_assert!(self.takes(key, value), "there is no room for it in a row");
         append_bytes(self.begin_row(hash, key), value);
     }
 

@@ -1,7 +1,5 @@
 //! One key group's live table: byte keys to byte values, with what changed since the last checkpoint.
 
-use std::ops::Range;
-
 use crate::format::segment::{Entry, entry_bytes};
 use crate::record::KeyHash;
 use crate::record::growth::push;
@@ -34,8 +32,8 @@ pub(crate) struct StateTable {
     numbering: u64,
 }
 
-/// So many keys are looked for at once, a bit of a word for each.
-const ABSENT_AT_ONCE: usize = u64::BITS as usize;
+/// The places in memory of so many keys are waited for together.
+pub(super) const LOOKED_AT_ONCE: usize = 64;
 
 #[inline]
 fn bit(at: usize) -> u64 {
@@ -102,50 +100,30 @@ impl StateTable {
 
     /// Adds what a checkpoint holds of the keys that are not there yet; the first entry of a key counts.
     pub(crate) fn restore_absent(&mut self, entries: &[Entry<'_>]) {
-        for some in entries.chunks(ABSENT_AT_ONCE) {
-            // In a part no key comes twice: all can be looked for before the first is added. The looks do not wait for
-            // each other then, nor for what is written.
-            let none_twice = some.is_sorted_by(|a, b| a.hash < b.hash || (a.hash == b.hash && a.key < b.key));
-            for some in some.chunks(if none_twice { ABSENT_AT_ONCE } else { 1 }) {
-                let mut absent = 0_u64;
-                for (at, entry) in some.iter().enumerate() {
-                    absent |= u64::from(self.find(entry.hash, entry.key).is_none()) << at;
-                }
-                for run in runs_of(absent) {
-                    let new = &some[run];
-                    if new.iter().all(|entry| self.rows.takes(entry.key, entry.value)) {
-                        self.restore_beside(new);
-                    } else {
-                        new.iter().for_each(|entry| self.restore_new(*entry));
-                    }
-                }
-            }
+        for some in entries.chunks(LOOKED_AT_ONCE) {
+            self.index.look_ahead(some.iter().map(|entry| entry.hash));
+            some.iter().for_each(|entry| self.restore_if_absent(*entry));
         }
     }
 
-    /// Adds a key that is not there, with what a checkpoint holds of it.
-    fn restore_new(&mut self, Entry { hash, key, value }: Entry<'_>) {
-        let (at, _) = self.find_or_insert(hash, key);
-        self.restore(at, value);
-    }
-
-    /// Adds keys that are not there, and whose values lie side by side with those of others.
-    fn restore_beside(&mut self, new: &[Entry<'_>]) {
-        let mut at = self.len();
-        for entry in new {
-            self.index.insert_new(entry.hash);
-            self.rows.push_whole(entry.hash, entry.key, entry.value.unwrap_or_default());
-        }
-        self.live_keys += new.len();
-        let bytes = new.iter().map(|entry| entry_bytes(entry.key, entry.value));
-        self.live_bytes += bytes.sum::<usize>() as u64;
-        while at < self.len() {
+    #[inline]
+    fn restore_if_absent(&mut self, Entry { hash, key, value }: Entry<'_>) {
+        let Some(value) = value.filter(|value| self.rows.takes(key, value)) else {
+            let (at, new) = self.find_or_insert(hash, key);
+            return if new {
+                self.restore(at, value)
+            };
+        };
+        let rows = &self.rows;
+        let (at, new) = self.index.find_or_insert(hash, |at| rows.is(at as usize, hash, key));
+        if new {
+            self.rows.push_whole(hash, key, value);
             if at.is_multiple_of(64) {
                 push(&mut self.marks, Marks::default());
             }
-            let ones = (self.len() - at).min(64 - at % 64);
-            self.marks[at / 64].live |= u64::MAX >> (64 - ones) << (at % 64);
-            at += ones;
+            self.marks[at as usize / 64].live |= bit(at as usize);
+            self.live_keys += 1;
+            self.live_bytes += entry_bytes(key, Some(value)) as u64;
         }
     }
 
@@ -284,21 +262,6 @@ impl StateTable {
     }
 }
 
-/// The runs of bits that are set, ascending.
-fn runs_of(mut bits: u64) -> impl Iterator<Item = Range<usize>> {
-    let mut at = 0;
-    std::iter::from_fn(move || {
-        if bits == 0 {
-            return None;
-        }
-        let start = at + bits.trailing_zeros() as usize;
-        let end = start + (!(bits >> (start - at))).trailing_zeros() as usize;
-        bits = bits.checked_shr((end - at) as u32).unwrap_or(0);
-        at = end;
-        Some(start..end)
-    })
-}
-
 /// The numbers of the bits that are set, ascending.
 pub(super) fn numbers_in(bits: &[u64]) -> impl Iterator<Item = usize> {
     bits.iter().enumerate().flat_map(|(word, &bits)| {
@@ -388,16 +351,6 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn runs_are_those_of_the_bits(bits in any::<u64>(), more in any::<u64>()) {
-            for bits in [bits, bits | more, bits & more, 0, u64::MAX, 1, 1 << 63] {
-                let runs: Vec<_> = runs_of(bits).collect();
-                prop_assert!(runs.iter().zip(runs.iter().skip(1)).all(|(a, b)| a.end < b.start));
-                let marked = runs.into_iter().flatten().fold(0_u64, |marked, at| marked | 1 << at);
-                prop_assert_eq!(marked, bits);
-            }
-        }
-
         /// Over what a batch has changed and touched already.
         #[test]
         fn many_entries_at_once_are_as_one_after_the_other(
