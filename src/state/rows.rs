@@ -387,7 +387,7 @@ mod tests {
         #[test]
         fn rows_give_back_what_they_were_given(widths in widths(), valueless in 1..5_usize) {
             let mut rows = Rows::default();
-            let has_value = |at: usize| at % valueless == 0;
+            let has_value = |at: usize| at.is_multiple_of(valueless);
             for (at, (key, value)) in widths.iter().enumerate() {
                 rows.push(at as u64 * 7, &bytes(at, *key));
                 if has_value(at) {
