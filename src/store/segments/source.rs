@@ -179,7 +179,7 @@ impl GroupSource {
     }
 
     /// Calls `each` with every entry, ordered by (hash, key). That they are as many as they should be is checked at the end.
-    #[cfg(any(test, feature = "tool"))]
+    #[cfg(feature = "tool")]
     pub(crate) fn for_each(&self, mut each: impl FnMut(Entry<'_>) -> Result<()>) -> Result<()> {
         self.walk(&mut Vec::new(), |page| page.iter().try_for_each(|entry| each(*entry)))
     }
