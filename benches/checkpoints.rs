@@ -1,11 +1,12 @@
-//! What checkpoints cost while 1 % of the keys change per batch, and the memory that state takes.
+//! What checkpoints cost while 1 % of the keys change from one to the next, or ten times as many, and the memory that state takes.
 //!
 //! ```text
-//! cargo bench --bench checkpoints -- [--keys 1000000 --keys 10000000] [--batches 60] [--every 10] [--filling 10] [--runs 3]
+//! cargo bench --bench checkpoints -- [--keys 1000000 --keys 10000000] [--one-of 1000 --one-of 100] [--batches 60] [--every 10]
+//!     [--filling 10] [--runs 3]
 //! ```
 //!
-//! Keys and counts have 8 bytes each. After the state is filled, each batch counts on 1 % of the keys, others each time
-//! until all had their turn. `without` is millpond without a checkpoint, the baseline; `with` takes one every 10
+//! Keys and counts have 8 bytes each. After the state is filled, each batch counts on one of 1,000 keys, and in another run
+//! on one of 100, others each time until all had their turn. `without` is millpond without a checkpoint, the baseline; `with` takes one every 10
 //! batches; `map` is a hash map that writes what has changed to a file, and syncs it, in the same rhythm and on the
 //! same thread.
 //!
@@ -41,6 +42,9 @@ struct Arguments {
     /// How many keys (default 1,000,000 and 10,000,000; 20,000 when it is only tried)
     #[arg(long)]
     keys: Vec<u64>,
+    /// A batch changes one of so many keys (default 1,000 and 100; 100 when it is only tried)
+    #[arg(long)]
+    one_of: Vec<u64>,
     /// How many batches (default 60; 20 when it is only tried)
     #[arg(long)]
     batches: Option<u64>,
@@ -57,9 +61,26 @@ struct Arguments {
     run: RunOptions,
 }
 
+const COMPARISON: Comparison<'_> = Comparison {
+    bench: "checkpoints",
+    systems: &["without", "with", "map"],
+    columns: &[
+        "batch_ms",
+        "slowest_ms",
+        "slowest_of_median",
+        "keys_per_s",
+        "bytes_per_change",
+        "state_bytes_per_key",
+        "cpu_seconds",
+        "peak_rss_mb",
+        "written_mb",
+    ],
+};
+
 #[derive(Clone, Copy)]
 struct Workload {
     keys: u64,
+    one_of: u64,
     batches: u64,
     every: u64,
     filling: u64,
@@ -68,7 +89,7 @@ struct Workload {
 
 impl Workload {
     fn changed(self) -> u64 {
-        (self.keys / 100).max(1)
+        (self.keys / self.one_of).max(1)
     }
 }
 
@@ -104,6 +125,7 @@ impl Course {
         let grown = self.used.filled.rss_bytes.saturating_sub(before.rss_bytes);
         let figures = json!({
             "keys": work.keys,
+            "one_of": work.one_of,
             "batch_ms": quantile(&mut ms, 0.5),
             "slowest_ms": quantile(&mut ms, 1.0),
             "slowest_of_median": quantile(&mut ms, 1.0).zip(quantile(&mut ms, 0.5)).map(|(worst, usual)| worst / usual),
@@ -218,40 +240,31 @@ fn map(store: &Path, work: Workload) -> Outcome<()> {
 fn main() -> Outcome<()> {
     let arguments = Arguments::parse();
     let run = &arguments.run;
-    let work = |keys| Workload {
+    let work = |keys, one_of| Workload {
         keys,
+        one_of,
         batches: run.size(arguments.batches, 60, 20),
         every: arguments.every,
         filling: arguments.filling,
         threads: arguments.threads,
     };
     if let Some((system, store)) = run.child() {
-        let work = work(run.told()?.parse()?);
+        let (keys, one_of) =
+            run.told()?.split_once(' ').ok_or("how many keys, and of how many one changes")?;
+        let work = work(keys.parse()?, one_of.parse()?);
         return match system {
             "map" => map(store, work),
             _ => millpond(store, work, system == "with"),
         };
     }
-    let asked = (!arguments.keys.is_empty()).then_some(arguments.keys.clone());
-    for keys in run.size(asked, vec![1_000_000, 10_000_000], vec![20_000]) {
-        println!("\n{keys} keys");
-        let comparison = Comparison {
-            bench: "checkpoints",
-            systems: &["without", "with", "map"],
-            columns: &[
-                "batch_ms",
-                "slowest_ms",
-                "slowest_of_median",
-                "keys_per_s",
-                "bytes_per_change",
-                "state_bytes_per_key",
-                "cpu_seconds",
-                "peak_rss_mb",
-                "written_mb",
-            ],
-        };
-        comparison
-            .run(run, |system, dir| Child::spawn(system, &dir.join("store"), &keys.to_string())?.figures())?;
+    let asked = |numbers: &Vec<u64>| (!numbers.is_empty()).then_some(numbers.clone());
+    for keys in run.size(asked(&arguments.keys), vec![1_000_000, 10_000_000], vec![20_000]) {
+        for one_of in run.size(asked(&arguments.one_of), vec![1_000, 100], vec![100]) {
+            println!("\n{keys} keys, of which a batch changes one of {one_of}");
+            let told = format!("{keys} {one_of}");
+            let spawn = |system: &str, dir: &Path| Child::spawn(system, &dir.join("store"), &told)?.figures();
+            COMPARISON.run(run, spawn)?;
+        }
     }
     Ok(())
 }
