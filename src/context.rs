@@ -120,6 +120,9 @@ impl ContextBuilder {
     /// [`Visit::All`](crate::Visit::All), is in memory while a batch runs, and so is a state that is migrated,
     /// until the first checkpoint. Every segment that is needed is kept open, as it is at a start.
     ///
+    /// A job without a limit has the allocator of glibc keep what a batch frees for the next one, instead of giving it back to
+    /// the system; `MALLOC_MMAP_THRESHOLD_` in the environment decides that otherwise (`mallopt(3)`).
+    ///
     /// ```
     /// use millpond::StreamingContext;
     ///

@@ -27,7 +27,7 @@ const PAUSE: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub(crate) struct Sweep {
     work: Arc<Work>,
-    /// Until it begins.
+    /// They tell whether others read parts whole; the thread has them once it has begun.
     segments: Vec<Arc<Segment>>,
     thread: Option<JoinHandle<()>>,
 }

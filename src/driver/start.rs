@@ -13,7 +13,7 @@ use crate::checkpoint::writer::{CheckpointWriter, WriterSetup};
 use crate::config::Settings;
 use crate::dstream::{Input, InputKind, Job};
 use crate::error::{Error, ErrorKind, Result};
-use crate::exec::Executor;
+use crate::exec::{Executor, keep_memory_for_reuse};
 use crate::format::records::{
     CheckpointRecord, JobRecord, PlanRecord, Record, RunRecord, SegmentRef, StreamRef,
 };
@@ -70,6 +70,9 @@ pub(crate) struct Started {
 pub(crate) fn start(components: Components, job: Job) -> Result<Started> {
     let watch = Stopwatch::start();
     let Components { settings, clock, disk, listeners } = components;
+    if settings.state_memory_bytes_max.is_none() {
+        keep_memory_for_reuse();
+    }
     let executor = Executor::new(settings.threads, settings.task_attempts_max)?;
     let executor = Arc::new(executor.with_disk(disk.clone()));
     refuse_too_large(&job)?;

@@ -28,19 +28,17 @@ pub(crate) struct Executor {
 }
 
 /// Vectors up to this many bytes are taken from what earlier ones left.
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
 const REUSED_BYTES: usize = 8 << 20;
 
-/// Makes the allocator keep what one batch frees for the next, up to twice [`REUSED_BYTES`] for each thread. By itself glibc
-/// gives vectors of more than 128 KiB back to the system at once, and to get them again from there took a quarter of a batch's
-/// CPU time. It raises that bound to what is freed (`mallopt(3)`, `M_MMAP_THRESHOLD`): to a vector that nobody writes to.
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-fn keep_memory_for_reuse() {
-    drop(std::hint::black_box(Vec::<u8>::with_capacity(REUSED_BYTES)));
+/// Makes glibc's allocator keep what one batch frees for the next. By itself it gives vectors of more than 128 KiB back to
+/// the system at once, and to get them again from there took a quarter of a batch's CPU time. It raises that bound to the size of
+/// what is freed (`mallopt(3)`, `M_MMAP_THRESHOLD`): here, to a vector that nobody writes to. What a large batch needed may stay
+/// with the process then.
+pub(crate) fn keep_memory_for_reuse() {
+    if cfg!(all(target_os = "linux", target_env = "gnu")) {
+        drop(std::hint::black_box(Vec::<u8>::with_capacity(REUSED_BYTES)));
+    }
 }
-
-#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-fn keep_memory_for_reuse() {}
 
 /// What a task is, for errors.
 #[derive(Debug)]
@@ -66,7 +64,6 @@ impl TaskContext {
 
 impl Executor {
     pub(crate) fn new(threads: usize, attempts_max: u32) -> Result<Self> {
-        keep_memory_for_reuse();
         let named = |thread| format!("millpond-task-{thread}");
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(named).build();
         let pool =

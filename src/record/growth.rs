@@ -5,7 +5,7 @@ const DOUBLED_BYTES: usize = 4 << 10;
 
 /// Makes room for `more` elements.
 #[inline]
-pub(crate) fn make_room<T>(vec: &mut Vec<T>, more: usize) {
+fn make_room<T>(vec: &mut Vec<T>, more: usize) {
     if vec.capacity() - vec.len() < more {
         grow(vec, more);
     }

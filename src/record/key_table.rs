@@ -80,7 +80,7 @@ impl KeyTable {
         }
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (KeyHash, &[u8])> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (KeyHash, &[u8])> + Clone {
         (0..self.len()).map(|at| (self.hash(at), self.key(at)))
     }
 

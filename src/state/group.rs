@@ -13,7 +13,7 @@ use crate::state::frozen::Frozen;
 use crate::state::memory::StateMemory;
 use crate::state::merge::for_each_merged;
 use crate::state::policy::GroupSize;
-use crate::state::table::StateTable;
+use crate::state::table::{LOOKED_AT_ONCE, StateTable};
 use crate::state::upgrade::Convert;
 use crate::store::segments::{EncodedGroup, GroupEncoder, GroupSource, LiveSize};
 
@@ -162,11 +162,30 @@ impl KeyGroup {
         self.cold_lookups + lookups > COLD_LOOKUPS_MIN + self.size.keys / share && self.may_load()
     }
 
-    /// Brings the keys of a batch into the table, so that each page is read once for all of them, and what is in memory comes
-    /// nearer for all of them together.
-    pub(crate) fn touch_all<'k>(&mut self, keys: impl Iterator<Item = (KeyHash, &'k [u8])>) -> Result<()> {
+    /// Appends the number of each key, whose value is in the table after this if it has one. Each page is read once for all
+    /// of them, and the places in memory of some at a time are waited for together.
+    pub(crate) fn touch_all<'k>(
+        &mut self,
+        mut keys: impl Iterator<Item = (KeyHash, &'k [u8])> + Clone,
+        numbers: &mut Vec<u32>,
+    ) -> Result<()> {
+        self.warm_up_all(keys.clone())?;
+        let mut ahead = keys.clone();
+        loop {
+            self.table.look_ahead(ahead.by_ref().take(LOOKED_AT_ONCE).map(|(hash, _)| hash));
+            let before = numbers.len();
+            for (hash, key) in keys.by_ref().take(LOOKED_AT_ONCE) {
+                numbers.push(self.touch(hash, key)? as u32);
+            }
+            if numbers.len() - before < LOOKED_AT_ONCE {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Brings keys that are cold into the table.
+    fn warm_up_all<'k>(&mut self, keys: impl Iterator<Item = (KeyHash, &'k [u8])>) -> Result<()> {
         if self.cold.is_empty() {
-            self.table.look_ahead(keys.map(|(hash, _)| hash));
             return Ok(());
         }
         let table = &mut self.table;
@@ -249,16 +268,13 @@ impl KeyGroup {
     pub(crate) fn load(&mut self) -> Result<()> {
         let stored: u64 = self.cold.iter().map(GroupSource::entries_max).sum();
         let missing = self.size.keys.saturating_sub(self.table.live_keys() as u64).min(stored);
-        let (mut missing, mut bytes) = (Some(missing as usize), Vec::new());
+        self.table.reserve(missing as usize);
+        let mut bytes = Vec::new();
         for part in &self.cold {
             let table = &mut self.table;
             part.load(&mut bytes, |page| {
                 // What is in the table already is newer: it was touched, or came from a newer part.
                 table.restore_absent(page);
-                // How wide the entries are is known now.
-                if let Some(missing) = missing.take() {
-                    table.reserve(missing);
-                }
                 Ok(())
             })?;
         }

@@ -1,12 +1,21 @@
-//! Where in a table each key is, by its hash: open addressing with linear probing, in slots that lie in the order of the lower
-//! halves of the hashes.
+//! Where in a table each key is, by its hash: open addressing with linear probing, in slots that lie in the order of their tags.
 //!
-//! A slot has this half beside the key's number, so that a lookup has one place to wait for before the row itself, and several
+//! A slot has the tag beside the key's number, so that a lookup has one place to wait for before the row itself, and several
 //! lookups can wait for theirs together. Their order lets a table that grows move them from the first to the last, without a look
-//! at the keys. It is not the order of whole hashes, because in that one keys often come: they would crowd together in one
+//! at the keys. It is not the order of the hashes, because in that one keys often come: they would crowd together in one
 //! place of a table that grows.
+//!
+//! A tag is the upper half of the hash times an odd number that each process draws: a universal family (Dietzfelbinger, Hagerup,
+//! Katajainen and Penttonen, "A Reliable Randomized Algorithm for the Closest-Pair Problem", 1997), so that nobody can choose keys
+//! that share their tags. The order of slots is never seen outside.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::LazyLock;
 
 use crate::record::KeyHash;
+
+/// What hashes are multiplied with in this process.
+static FACTOR: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(0) | 1);
 
 /// So many slots at least, once there is a key.
 const SLOTS_MIN: usize = 16;
@@ -16,26 +25,33 @@ const fn keys_max(slots: usize) -> usize {
     slots / 4 * 3
 }
 
-/// The lower half of a hash beside a number plus one; 0 is for none.
+/// A tag beside a number plus one; 0 is for none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Slot {
     tag: u32,
     number: u32,
 }
 
-#[inline]
-fn tag_of(hash: KeyHash) -> u32 {
-    hash as u32
-}
-
 /// Numbers by hash. What has the same hash is told apart by who asks.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Index {
     slots: Vec<Slot>,
     len: usize,
+    factor: u64,
+}
+
+impl Default for Index {
+    fn default() -> Self {
+        Index { slots: Vec::new(), len: 0, factor: *FACTOR }
+    }
 }
 
 impl Index {
+    #[inline]
+    fn tag_of(&self, hash: KeyHash) -> u32 {
+        (hash.wrapping_mul(self.factor) >> 32) as u32
+    }
+
     /// Where the search for a tag begins.
     #[inline]
     fn home(&self, tag: u32) -> usize {
@@ -59,14 +75,14 @@ impl Index {
 
     #[inline]
     pub(super) fn find(&self, hash: KeyHash, is_it: impl Fn(u32) -> bool) -> Option<u32> {
-        self.search(tag_of(hash), is_it).ok()
+        self.search(self.tag_of(hash), is_it).ok()
     }
 
     /// A number that may be the one of what has this hash, from the first place where it may be: to look at what
     /// is likely needed soon.
     #[inline]
     pub(super) fn guess(&self, hash: KeyHash) -> Option<u32> {
-        self.slots.get(self.home(tag_of(hash))).and_then(|slot| slot.number.checked_sub(1))
+        self.slots.get(self.home(self.tag_of(hash))).and_then(|slot| slot.number.checked_sub(1))
     }
 
     /// Looks at the first places of these, so that the memory that is far away is waited for together.
@@ -77,7 +93,7 @@ impl Index {
     /// The number of what has this hash and is it; otherwise it gets the next one, as many as there are.
     #[inline]
     pub(super) fn find_or_insert(&mut self, hash: KeyHash, is_it: impl Fn(u32) -> bool) -> (u32, bool) {
-        let tag = tag_of(hash);
+        let tag = self.tag_of(hash);
         let mut place = match self.search(tag, &is_it) {
             Ok(number) => return (number, false),
             Err(place) => place,

@@ -14,8 +14,8 @@ const INSERTED_MAX: usize = 16;
 /// A key's hash beside what tells which key it is: looking hashes up while sorting would miss the cache every time.
 pub(super) type Place<T> = (KeyHash, T);
 
-/// Orders places by hash, and by `key` where hashes are the same. Hashes are even: one pass that spreads them over as many
-/// pieces as there are some of leaves little to do in each. Where they are not even it costs what sorting costs.
+/// Orders places by hash, and by `key` where hashes are the same. Hashes are even: one pass that spreads them over about half as
+/// many pieces as there are places leaves little to do in each. Where they are not even it costs what sorting costs.
 pub(super) fn in_order<'k, T: Copy>(places: Vec<Place<T>>, key: impl Fn(T) -> &'k [u8]) -> Vec<Place<T>> {
     let mut ordered = places;
     if ordered.len() < SPREAD_MIN {

@@ -113,6 +113,8 @@ pub(super) struct Rows {
     layout: Layout,
     chunks: Vec<Vec<u8>>,
     len: usize,
+    /// Some key has had a value: how wide values are is decided.
+    has_values: bool,
     /// Keys that are not in their rows.
     keys: Vec<u8>,
     /// Values that are not in their rows.
@@ -202,7 +204,7 @@ impl Rows {
     /// Whether a row has room for this key and its value.
     #[inline]
     pub(super) fn takes(&self, key: &[u8], value: &[u8]) -> bool {
-        self.layout.key.takes(key.len()) && self.layout.value == Cell::Inline(value.len())
+        self.has_values && self.layout.key.takes(key.len()) && self.layout.value == Cell::Inline(value.len())
     }
 
     /// Appends a key with its value, for which a row has room.
@@ -242,7 +244,8 @@ impl Rows {
 
     /// Copies all rows to others of this layout, with the values of the keys that have one.
     fn lay_out(&mut self, layout: Layout, has_value: impl Fn(usize) -> bool) {
-        let before = std::mem::replace(self, Rows { layout, ..Rows::default() });
+        let before = std::mem::take(self);
+        (self.layout, self.has_values) = (layout, before.has_values);
         for at in 0..before.len {
             self.push(before.hash(at), before.key(at));
             if !has_value(at) {
@@ -283,10 +286,10 @@ impl Rows {
     /// Sets the value of a key that has none; `has_value` says which others have one.
     pub(super) fn set(&mut self, at: usize, value: &[u8], has_value: impl Fn(usize) -> bool) {
         if !self.layout.value.takes(value.len()) {
-            let is_first = !(0..self.len).any(&has_value);
-            let cell = if is_first { Cell::for_width(value.len()) } else { Cell::Placed };
+            let cell = if self.has_values { Cell::Placed } else { Cell::for_width(value.len()) };
             self.lay_out(Layout::new(self.layout.key, cell), has_value);
         }
+        self.has_values = true;
         match self.layout.value {
             Cell::Inline(_) => self.value_cell(at).copy_from_slice(value),
             Cell::Placed => self.append(at, value),

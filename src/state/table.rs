@@ -127,7 +127,7 @@ impl StateTable {
         }
     }
 
-    /// Makes room for `more` keys with values like those that are there.
+    /// Makes room for `more` keys in the index. Rows come as they are needed.
     pub(crate) fn reserve(&mut self, more: usize) {
         self.index.reserve(more);
         self.marks.reserve_exact(more.div_ceil(64));

@@ -151,10 +151,10 @@ impl<K: Key, P, V: Data, S: Data, O: Record, L: KeyedOperator<K, V, S, O>> Keyed
         let grouped = input.grouped(group)?;
         let mut visitor = Visitor::new(&*self.operator, clock);
         let mut state = self.state.group(group);
-        state.touch_all(grouped.keys.iter())?;
-        for at in 0..grouped.keys.len() {
-            let number = state.touch(grouped.keys.hash(at), grouped.keys.key(at))?;
-            visitor.visit(&state, number, grouped.values(at), out)?;
+        let mut numbers = Vec::with_capacity(grouped.keys.len());
+        state.touch_all(grouped.keys.iter(), &mut numbers)?;
+        for (at, number) in numbers.into_iter().enumerate() {
+            visitor.visit(&state, number as usize, grouped.values(at), out)?;
         }
         if self.operator.has_timers() {
             let mut timers = lock(&self.timers[group]);

@@ -115,11 +115,9 @@ impl GroupTimers {
                 }
                 Ok(())
             })?;
-            group.touch_all(due.iter())?;
-            for (hash, key) in due.iter() {
-                let at = group.touch(hash, key)?;
-                self.schedule(group, at as u32)?;
-            }
+            let mut numbers = Vec::with_capacity(due.len());
+            group.touch_all(due.iter(), &mut numbers)?;
+            numbers.into_iter().try_for_each(|at| self.schedule(group, at))?;
         }
         self.beyond = beyond;
         Ok(())

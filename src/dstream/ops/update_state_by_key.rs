@@ -118,13 +118,8 @@ impl<K: Key, V: Data, S: Data, F: Fn(&[V], Option<S>) -> Option<S> + Send + Sync
         let mut changes = GroupChanges::default();
         if self.visit == Visit::Touched {
             let mut state = self.state.group(group);
-            let numbered = input.numbered(group, &mut |keys, numbers| {
-                state.touch_all(keys.iter())?;
-                for (hash, key) in keys.iter() {
-                    numbers.push(state.touch(hash, key)? as u32);
-                }
-                Ok(())
-            })?;
+            let numbered =
+                input.numbered(group, &mut |keys, numbers| state.touch_all(keys.iter(), numbers))?;
             for (number, values) in numbered.iter() {
                 self.update_key(number, state.table().value(number), values, &mut changes, &mut buffer)?;
             }

@@ -183,14 +183,12 @@ impl<K: Key, W: Data> DatasetNode<K, W> {
                 }
                 Ok(())
             })?;
-            state.touch_all(gone.iter())?;
-            let mut changes = GroupChanges::default();
-            for (hash, key) in gone.iter() {
-                changes.push(state.touch(hash, key)?, None);
-            }
-            state.touch_all(wanted.iter())?;
-            for ((hash, key), value) in wanted.iter().zip(values) {
-                let at = state.touch(hash, key)?;
+            let (mut changes, mut numbers) = (GroupChanges::default(), Vec::new());
+            state.touch_all(gone.iter(), &mut numbers)?;
+            numbers.drain(..).for_each(|at| changes.push(at as usize, None));
+            state.touch_all(wanted.iter(), &mut numbers)?;
+            for (at, value) in numbers.into_iter().zip(values) {
+                let at = at as usize;
                 if state.table().value(at) != Some(value) {
                     changes.push(at, Some(value));
                 }

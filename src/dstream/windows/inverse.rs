@@ -120,12 +120,13 @@ where
         let mut changes = GroupChanges::default();
         let mut buffer = DataBuffer::default();
         let mut state = self.state.group(group);
-        state.touch_all(left.keys.iter())?;
-        state.touch_all(entered.keys.iter())?;
         let leaving = left.keys.iter();
         let only_entering = entered.keys.iter().filter(|(hash, key)| left.keys.find(*hash, key).is_none());
-        for (hash, key) in leaving.chain(only_entering) {
-            let number = state.touch(hash, key)?;
+        let visited = leaving.chain(only_entering);
+        let mut numbers = Vec::with_capacity(left.keys.len().max(entered.keys.len()));
+        state.touch_all(visited.clone(), &mut numbers)?;
+        for ((hash, key), number) in visited.zip(numbers) {
+            let number = number as usize;
             let before = state.table().value(number);
             let before = before.map(|bytes| Aggregate::decode(bytes, &mut buffer)).transpose()?;
             match self.aggregate(before, values_of(&left, hash, key), values_of(&entered, hash, key))? {

@@ -19,7 +19,7 @@ pub(crate) struct KeySlice<'a> {
 }
 
 impl<'a> KeySlice<'a> {
-    pub(crate) fn iter(self) -> impl Iterator<Item = (KeyHash, &'a [u8])> {
+    pub(crate) fn iter(self) -> impl Iterator<Item = (KeyHash, &'a [u8])> + Clone {
         let (bytes, mut start) = (self.bytes, self.start as usize);
         self.hashes.iter().zip(self.ends).map(move |(hash, end)| {
             let end = *end as usize;

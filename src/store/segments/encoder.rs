@@ -43,7 +43,7 @@ impl GroupEncoder {
     /// Makes room for `more` entries as large as those that the group holds.
     pub(crate) fn reserve(&mut self, more: usize) {
         let GroupDirectory { live_keys, live_bytes, .. } = self.directory;
-        let each = live_bytes.checked_div(live_keys).map_or(0, |bytes| bytes as usize + 1);
+        let each = live_bytes.checked_div(live_keys).map_or(0, |bytes| (bytes as usize).saturating_add(1));
         self.hashes.reserve(more);
         self.bytes.reserve(more.saturating_mul(each).min(RESERVED_BYTES_MAX));
     }

@@ -218,8 +218,8 @@ impl GroupSource {
         self.group.awaits_check.load(Ordering::SeqCst)
     }
 
-    /// As [`for_each`](Self::for_each), but page by page and into a buffer that may be used again. A part that awaits its
-    /// check is checked by this: that its filter leaves nothing out is what a read does not need.
+    /// Calls `each` with the entries of each page, ordered by (hash, key), read into a buffer that may be used again. A part
+    /// that awaits its check is checked by this, its filter too, which only lookups need.
     pub(crate) fn load(
         &self,
         bytes: &mut Vec<u8>,
