@@ -128,7 +128,8 @@ impl Index {
         at
     }
 
-    /// Makes room for `more` numbers. Slots move in their order, so that this costs little.
+    /// Makes room for `more` numbers. Slots move about in their order, so that this costs little; in a run of taken slots they
+    /// are in the order in which they came, so that each looks for its place.
     pub(super) fn reserve(&mut self, more: usize) {
         let keys = self.len + more;
         if keys <= keys_max(self.slots.len()) {
