@@ -102,15 +102,10 @@ impl Index {
             self.grow();
             place = self.vacancy(tag);
         }
-        (self.put(place, tag), true)
-    }
-
-    #[inline]
-    fn put(&mut self, place: usize, tag: u32) -> u32 {
         let number = self.len as u32;
         self.slots[place] = Slot { tag, number: number + 1 };
         self.len += 1;
-        number
+        (number, true)
     }
 
     #[cold]

@@ -81,11 +81,19 @@ impl StateTable {
         let (at, new) = self.index.find_or_insert(hash, is_it);
         if new {
             self.rows.push(hash, key);
-            if at.is_multiple_of(64) {
-                push(&mut self.marks, Marks::default());
-            }
+            self.mark_new(at as usize, Marks::default());
         }
         (at as usize, new)
+    }
+
+    /// Marks the key that has come last.
+    #[inline]
+    fn mark_new(&mut self, at: usize, marks: Marks) {
+        if at.is_multiple_of(64) {
+            push(&mut self.marks, marks);
+        } else {
+            self.marks[at / 64].live |= marks.live;
+        }
     }
 
     /// Looks at what looking these keys up will need, so that the memory that is far away is waited for together.
@@ -109,19 +117,15 @@ impl StateTable {
     #[inline]
     fn restore_if_absent(&mut self, Entry { hash, key, value }: Entry<'_>) {
         let Some(value) = value.filter(|value| self.rows.takes(key, value)) else {
-            let (at, new) = self.find_or_insert(hash, key);
-            return if new {
-                self.restore(at, value)
-            };
+            if let (at, true) = self.find_or_insert(hash, key) {
+                self.restore(at, value);
+            }
+            return;
         };
         let rows = &self.rows;
-        let (at, new) = self.index.find_or_insert(hash, |at| rows.is(at as usize, hash, key));
-        if new {
+        if let (at, true) = self.index.find_or_insert(hash, |at| rows.is(at as usize, hash, key)) {
             self.rows.push_whole(hash, key, value);
-            if at.is_multiple_of(64) {
-                push(&mut self.marks, Marks::default());
-            }
-            self.marks[at as usize / 64].live |= bit(at as usize);
+            self.mark_new(at as usize, Marks { live: bit(at as usize), dirty: 0 });
             self.live_keys += 1;
             self.live_bytes += entry_bytes(key, Some(value)) as u64;
         }
